@@ -1,0 +1,44 @@
+# Every command a developer needs. `make demo` and `make test` make .venv where it is missing.
+PYTHON ?= python3.11
+BIN := .venv/bin
+STAMP := .venv/.installed
+DEMO ?= demo
+PACKAGES := shards pipeline training
+
+.PHONY: setup demo test test-fast lint types fix bench clean
+.DEFAULT_GOAL := setup
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[ray,mlflow,dev]'
+	touch $@
+
+demo: $(STAMP)
+	PYTHON=$(BIN)/python bash deploy/demo.sh $(DEMO)
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+test-fast: $(STAMP)
+	$(BIN)/python -m pytest -m 'not slow'
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP)
+	$(BIN)/mypy
+
+fix: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(STAMP)
+	$(BIN)/python -m benchmarks.loader
+	$(BIN)/python -m benchmarks.audio_losses
+	$(BIN)/python -m benchmarks.attention
+
+clean:
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info
