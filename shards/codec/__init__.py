@@ -1,0 +1,33 @@
+"""The frozen codecs, behind one door: `load_codec`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from shards.codec.base import Codec
+from shards.errors import MisuseError
+
+CODEC_NAMES = ("encodec", "mdct")
+
+__all__ = ["CODEC_NAMES", "Codec", "load_codec"]
+
+
+def load_codec(name: str, weights: Path | str | None = None, *, allow_unknown_weights: bool = False) -> Codec:
+    """Load the codec `name` (`encodec` or `mdct`), frozen and on the CPU.
+
+    `weights` is EnCodec's weights file; without it the torch hub cache is tried, then a download. Weights with
+    an unknown hash are refused unless `allow_unknown_weights`. Raises `CodecError` where the weights are missing
+    or wrong and `MisuseError` for an unknown name.
+    """
+    match name:
+        case "mdct":
+            from shards.codec.mdct import MdctCodec
+
+            return MdctCodec()
+        case "encodec":
+            # Here and not above: the package pulls in torchaudio, which the embedded codec does not need.
+            from shards.codec.encodec import EncodecCodec
+
+            return EncodecCodec.load(weights, allow_unknown_weights=allow_unknown_weights)
+        case _:
+            raise MisuseError(f"unknown codec {name!r}; choose one of: {', '.join(CODEC_NAMES)}")

@@ -1,0 +1,25 @@
+"""The errors that a person meets: one line that names the thing and the mend."""
+
+
+class CascadenceError(Exception):
+    """A failure that a person can mend; the command-line tools print its text and exit with 1."""
+
+    exit_code = 1
+
+
+class MisuseError(CascadenceError):
+    """A command or a setting used wrongly; the command-line tools exit with 2."""
+
+    exit_code = 2
+
+
+class ConfigError(MisuseError):
+    """A configuration with an unknown key, a wrong value or sections that contradict each other."""
+
+
+class CodecError(CascadenceError):
+    """A codec that can't be loaded, or latents and audio that don't fit the codec."""
+
+
+class DatasetError(CascadenceError):
+    """A dataset that is missing, incomplete, damaged or made for something else."""
