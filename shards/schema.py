@@ -40,3 +40,139 @@ class CodecSpec(Record):
     def frames(self, samples: int) -> int:
         """Frames that `samples` audio samples give."""
         return -(-samples // self.hop)
+
+
+class ArrayField(Record):
+    """One array of every sample."""
+
+    name: Literal["input", "target"]
+    role: Literal["rhythm", "harmony"]
+    dtype: Literal["float16", "float32"]
+    shape: tuple[int, int] = Field(description="[D, T]")
+
+
+class Side(Record):
+    """Where one side of a pair was cut from, and how it sounds."""
+
+    path: str = Field(description="relative to the folder that the pairs name as their root")
+    sha256: str = Field(description="of the whole source file")
+    sample_rate: int = Field(description="of the source file, before resampling")
+    channels: int
+    start: int = Field(description="first sample of the window, at the codec's sample rate")
+    valid_frames: int = Field(description="latent frames that hold audio of the source")
+    rms: float
+    peak: float
+    envelope: tuple[float, ...] = Field(description="peak of |audio| in each of 250 equal segments")
+    cast_snr_db: float = Field(description="signal to noise ratio of the stored latents against float32")
+
+
+class SampleRecord(Record):
+    """The `<key>.json` beside a sample's arrays."""
+
+    schema_version: str = SCHEMA_VERSION
+    key: str
+    split: str
+    group: str = Field(description="the track, or the pair; a group never appears in two splits")
+    pairing: str
+    pairing_seed: int
+    codec_fingerprint: str
+    input: Side
+    target: Side
+
+
+class Reject(Record):
+    """An input that was refused, and why; it is never replaced by another."""
+
+    input: str
+    target: str
+    side: Literal["input", "target", "pair"]
+    reason: str
+    detail: str
+
+
+class ChannelSums(Record):
+    """Sums from which a side's per-channel statistics follow, so that shards can be added up."""
+
+    count: int
+    total: tuple[float, ...]
+    squares: tuple[float, ...]
+    minimum: tuple[float, ...]
+    maximum: tuple[float, ...]
+
+
+class IndexRow(Record):
+    """Where a sample lies in its shard: byte offsets and sizes of the members' payloads, and their CRC-32."""
+
+    key: str
+    input_offset: int
+    input_bytes: int
+    input_crc32: int
+    json_offset: int
+    json_bytes: int
+    json_crc32: int
+    target_offset: int
+    target_bytes: int
+    target_crc32: int
+    input_rms: float
+    target_rms: float
+
+
+class Receipt(Record):
+    """The commit marker of one written shard; written after the shard itself.
+
+    A planned shard whose pairs were all refused has a receipt without samples and no file.
+    """
+
+    shard: str = Field(description="file, relative to the dataset")
+    split: str
+    plan_sha256: str = Field(description="hash of the pairs and settings that the shard was planned from")
+    samples: int
+    bytes: int
+    sha256: str | None
+    groups: tuple[str, ...]
+    rows: tuple[IndexRow, ...]
+    statistics: dict[str, ChannelSums]
+    rejected: tuple[Reject, ...]
+
+
+class ShardEntry(Record):
+    """A shard as the manifest lists it."""
+
+    file: str
+    samples: int
+    bytes: int
+    sha256: str
+
+
+class SplitEntry(Record):
+    """A split as the manifest lists it."""
+
+    samples: int
+    groups: int
+    index_sha256: str
+    shards: tuple[ShardEntry, ...]
+
+
+class Build(Record):
+    """What wrote the dataset; left out of the fingerprint."""
+
+    git_commit: str | None
+    versions: dict[str, str]
+    config: dict[str, object]
+
+
+class Manifest(Record):
+    """`dataset.json`, written last: a folder without it is no dataset."""
+
+    format: Literal["cascadence-latents"] = "cascadence-latents"
+    schema_version: str = SCHEMA_VERSION
+    name: str
+    fingerprint: str = Field(description="sha256 of the content, without name, build and host")
+    fields: tuple[ArrayField, ...]
+    codec: CodecSpec
+    window_samples: int = Field(description="audio samples of a sample's window, at the codec's sample rate")
+    pairing: dict[str, object]
+    splits: dict[str, SplitEntry]
+    rejected: dict[str, int] = Field(description="refused pairs by reason")
+    parents: tuple[str, ...] = ()
+    build: Build

@@ -1,0 +1,7 @@
+"""`python -m shards VERB DATASET`."""
+
+from shards.cli.app import app
+from shards.console import run
+
+if __name__ == "__main__":
+    run(app, "python -m shards")

@@ -1,0 +1,10 @@
+"""All verbs of `python -m shards`, gathered."""
+
+from shards.cli import inspect, verify
+from shards.console import make_app
+
+app = make_app("Look at datasets of latents, offline.")
+app.command("info")(inspect.info)
+app.command("list")(inspect.list_samples)
+app.command("show")(inspect.show)
+app.command("verify")(verify.verify_dataset)

@@ -1,0 +1,175 @@
+"""The verbs that look and change nothing: `info`, `list`, `show`. None of them imports torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from shards import console
+from shards.console import Json
+from shards.dataset import Dataset, Location, describe_codec, open_dataset
+from shards.schema import SIDES, SampleRecord
+from shards.wire import decode_array
+
+DatasetPath = Annotated[Path, typer.Argument(metavar="DATASET", help="The dataset's folder.")]
+
+
+def info(dataset: DatasetPath, json: Json = False) -> None:
+    """Summarise a dataset: samples, hours, bytes, splits, codec, provenance."""
+    summary = _summary(open_dataset(dataset))
+    if json:
+        console.print_json(summary)
+        return
+    build = summary["build"]
+    console.facts(
+        summary["name"],
+        [
+            ("path", dataset),
+            ("pairs", summary["samples"]),
+            ("audio", f"{summary['hours']:.3f} h, both sides {2 * summary['hours']:.3f} h"),
+            ("window", f"{summary['seconds']:g} s, latents {summary['shape']} {summary['dtype']}"),
+            ("size", f"{summary['bytes'] / 1e6:.1f} MB"),
+            ("codec", summary["codec_description"]),
+            ("pairing", ", ".join(f"{k} {v}" for k, v in summary["pairing"].items() if k != "root")),
+            ("refused", ", ".join(f"{n} {reason}" for reason, n in summary["rejected"].items()) or "none"),
+            ("fingerprint", summary["fingerprint"]),
+            ("built by", ", ".join(f"{k} {v}" for k, v in build["versions"].items())),
+        ],
+    )
+    rows = [
+        (split, e["samples"], e["groups"], f"{e['hours']:.3f}", e["shards"], f"{e['bytes'] / 1e6:.1f}")
+        for split, e in summary["splits"].items()
+    ]
+    console.table(("split", "pairs", "tracks", "hours", "shards", "MB"), rows)
+
+
+def _summary(dataset: Dataset) -> dict[str, Any]:
+    manifest = dataset.manifest
+    seconds = manifest.window_samples / dataset.codec.sample_rate
+    splits = {
+        split: {
+            "samples": entry.samples,
+            "groups": entry.groups,
+            "hours": entry.samples * seconds / 3600,
+            "shards": len(entry.shards),
+            "bytes": sum(shard.bytes for shard in entry.shards),
+        }
+        for split, entry in dataset.splits.items()
+    }
+    content = manifest.model_dump(mode="json", exclude={"splits", "fields"})
+    return {
+        **content,
+        "path": str(dataset.path),
+        "samples": sum(entry["samples"] for entry in splits.values()),
+        "hours": sum(entry["hours"] for entry in splits.values()),
+        "bytes": sum(entry["bytes"] for entry in splits.values()),
+        "seconds": seconds,
+        "shape": list(manifest.fields[0].shape),
+        "dtype": manifest.fields[0].dtype,
+        "codec_description": describe_codec(dataset.codec),
+        "splits": splits,
+    }
+
+
+def list_samples(
+    dataset: DatasetPath,
+    split: Annotated[str | None, typer.Option(help="Only this split.")] = None,
+    limit: Annotated[int, typer.Option(min=0, help="At most this many; 0 for all.")] = 20,
+    json: Json = False,
+) -> None:
+    """List the samples: key, place, level of both sides."""
+    opened = open_dataset(dataset)
+    splits = [split] if split else list(opened.splits)
+    rows: list[dict[str, Any]] = []
+    total = 0
+    for name in splits:
+        shards = opened.split(name).shards
+        index = opened.index(name)
+        total += len(index)
+        kept = index[: limit - len(rows)] if limit else index
+        rows += [
+            {
+                "key": row["key"].decode(),
+                "split": name,
+                "shard": shards[row["shard"]].file,
+                "position": int(row["position"]),
+                "bytes": int(row["input_bytes"] + row["json_bytes"] + row["target_bytes"]),
+                "input_rms": round(float(row["input_rms"]), 6),
+                "target_rms": round(float(row["target_rms"]), 6),
+            }
+            for row in kept
+        ]
+    if json:
+        console.print_json({"total": total, "samples": rows})
+        return
+    columns = ("key", "shard#position", "KiB", "input RMS", "target RMS")
+    console.table(
+        columns,
+        [
+            (
+                r["key"],
+                f"{r['shard']}#{r['position']}",
+                f"{r['bytes'] / 1024:.0f}",
+                f"{r['input_rms']:.4f}",
+                f"{r['target_rms']:.4f}",
+            )
+            for r in rows
+        ],
+    )
+    if len(rows) < total:
+        console.out.print(f"{len(rows)} of {total}; --limit 0 shows all", style="dim")
+
+
+def show(
+    dataset: DatasetPath,
+    sample: Annotated[str, typer.Argument(help="A key or its start, shard#position, split:number, or a number.")],
+    json: Json = False,
+) -> None:
+    """Show one sample: its record, and the type, shape and statistics of its arrays."""
+    opened = open_dataset(dataset)
+    place = opened.locate(sample)
+    content = _content(opened, place)
+    if json:
+        console.print_json(content)
+        return
+    console.facts(place.key, [("split", place.split), ("shard", f"{place.shard.file}#{place.position}")])
+    record = content["record"]
+    rows = []
+    for side in SIDES:
+        source = {k: v for k, v in record[side].items() if k != "envelope"}
+        rows += [(f"{side}.{name}", value) for name, value in source.items()]
+        rows += [(f"{side}.latents.{name}", value) for name, value in content["arrays"][side].items()]
+    console.facts("", rows + [(k, v) for k, v in record.items() if k not in SIDES])
+
+
+def _content(dataset: Dataset, place: Location) -> dict[str, Any]:
+    row = dataset.index(place.split)[place.number]
+    payloads: dict[str, bytes] = {}
+    with (dataset.path / place.shard.file).open("rb") as shard:
+        for part in ("input", "json", "target"):
+            shard.seek(int(row[f"{part}_offset"]))
+            payloads[part] = shard.read(int(row[f"{part}_bytes"]))
+    record = SampleRecord.model_validate_json(payloads["json"])
+    return {
+        "split": place.split,
+        "shard": place.shard.file,
+        "position": place.position,
+        "record": record.model_dump(mode="json"),
+        "arrays": {side: _describe(decode_array(payloads[side])) for side in SIDES},
+    }
+
+
+def _describe(array: np.ndarray[Any, Any]) -> dict[str, Any]:
+    values = array.astype(np.float64)
+    return {
+        "dtype": str(array.dtype),
+        "shape": list(array.shape),
+        "mean": float(values.mean()),
+        "std": float(values.std()),
+        "min": float(values.min()),
+        "max": float(values.max()),
+        "finite": bool(np.isfinite(values).all()),
+    }

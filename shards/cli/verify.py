@@ -1,0 +1,36 @@
+"""The verb that trusts nothing: `verify`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from shards import audit, console
+from shards.console import Json
+from shards.manifest import read_manifest
+
+
+def verify_dataset(
+    dataset: Annotated[Path, typer.Argument(metavar="DATASET", help="A dataset's folder, or one shard.")],
+    level: Annotated[audit.Level, typer.Option(help="How deep; each level includes those before it.")] = "sha256",
+    json: Json = False,
+) -> None:
+    """Verify a dataset, or one shard: exits with 1 when anything is wrong, and names all of it."""
+    shards = 1 if dataset.is_file() else sum(len(e.shards) for e in read_manifest(dataset).splits.values())
+    with console.progress("shards") as bar:
+        task = bar.add_task("verifying", total=shards, note="")
+        result = audit.verify(dataset, level, on_shard=lambda: bar.advance(task))
+    if json:
+        console.print_json(result.as_json())
+    else:
+        for problem in result.problems:
+            console.err.print(f"[red]bad[/] {str(problem).replace('[', chr(92) + '[')}", soft_wrap=True)
+        verdict = "[green]sound[/]" if not result.problems else f"[red]{len(result.problems)} problems[/]"
+        console.out.print(
+            f"{dataset}: {verdict}, level {level}: {result.shards} shards, {result.samples} samples",
+            soft_wrap=True,
+        )
+    if result.problems:
+        raise typer.Exit(1)

@@ -1,0 +1,98 @@
+"""The manners of every command line here: errors in one line, exit codes 0, 1 and 2, `--json`, progress."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from shards.errors import CascadenceError
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of tables for people.")]
+SetOptions = Annotated[
+    list[str] | None, typer.Option("--set", metavar="A.B=C", help="Set one configuration key; repeatable.")
+]
+
+
+def make_app(description: str) -> typer.Typer:
+    """Make a command-line application with this project's manners."""
+    return typer.Typer(
+        help=description + "\n\nAdd --debug to see the traceback of an error.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="rich",
+    )
+
+
+def run(app: typer.Typer, program: str, arguments: Sequence[str] | None = None) -> None:
+    """Run an application and exit: 0 done, 1 problems found or the work failed, 2 misused.
+
+    An error that a person can mend becomes one line on stderr; `--debug`, anywhere, shows its traceback.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in given
+    try:
+        app(args=[a for a in given if a != "--debug"], prog_name=program)
+    except CascadenceError as error:
+        _fail(str(error), error.exit_code, debug)
+    except OSError as error:
+        name = f"{error.filename}: " if error.filename else ""
+        _fail(f"{name}{error.strerror or error}", 1, debug)
+
+
+def _fail(message: str, exit_code: int, debug: bool) -> None:
+    if debug:
+        err.print_exception()
+    err.print(f"[bold red]error:[/] {_escape(message)}", soft_wrap=True)
+    raise SystemExit(exit_code)
+
+
+def _escape(text: str) -> str:
+    return text.replace("[", r"\[")
+
+
+def print_json(content: Any) -> None:
+    """Print a document for programs."""
+    sys.stdout.write(json.dumps(content, indent=2, sort_keys=True) + "\n")
+
+
+def facts(title: str, rows: Sequence[tuple[str, object]]) -> None:
+    """Print names and values under a title."""
+    table = Table(title=title, title_justify="left", title_style="bold", show_header=False, box=None)
+    table.add_column(style="cyan", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in rows:
+        table.add_row(name, _escape(str(value)))
+    out.print(table)
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str | None = None) -> None:
+    """Print rows under headings."""
+    grid = Table(*columns, title=title, title_justify="left", title_style="bold", header_style="cyan", box=None)
+    for row in rows:
+        grid.add_row(*(_escape(str(cell)) for cell in row))
+    out.print(grid)
+
+
+def progress(unit: str) -> Progress:
+    """Make a progress bar on stderr that counts in `unit`; silent where stderr is no terminal."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+        TextColumn("{task.fields[note]}"),
+        TimeRemainingColumn(),
+        console=err,
+        disable=not err.is_terminal,
+    )

@@ -1,0 +1,195 @@
+"""A dataset on disk, opened and checked: where the loader, the audit and the inspection tools begin."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from shards.errors import DatasetError, MisuseError
+from shards.files import sha256_file
+from shards.index import Index, load_index
+from shards.manifest import read_manifest
+from shards.schema import CodecSpec, Manifest, ShardEntry, SplitEntry
+
+if TYPE_CHECKING:
+    from shards.reader import Loader
+
+
+class Location(NamedTuple):
+    """Where a sample is."""
+
+    split: str
+    number: int
+    key: str
+    shard: ShardEntry
+    position: int
+
+
+class Dataset:
+    """A published dataset: its manifest, its indexes, and loaders over its splits."""
+
+    def __init__(self, path: Path, manifest: Manifest) -> None:
+        self.path = path
+        self.manifest = manifest
+        self._indexes: dict[str, Index] = {}
+
+    @property
+    def splits(self) -> dict[str, SplitEntry]:
+        """The splits by name."""
+        return self.manifest.splits
+
+    @property
+    def codec(self) -> CodecSpec:
+        """The codec that made the latents."""
+        return self.manifest.codec
+
+    @cached_property
+    def frames(self) -> int:
+        """Latent frames T of every sample."""
+        return self.manifest.fields[0].shape[1]
+
+    def split(self, name: str) -> SplitEntry:
+        """Return a split's entry. Raises `MisuseError` where there is none of that name."""
+        if name not in self.splits:
+            raise MisuseError(
+                f"{self.path}: there is no split {name!r}; choose one of: {', '.join(sorted(self.splits))}"
+            )
+        return self.splits[name]
+
+    def index(self, split: str) -> Index:
+        """Memory-map a split's index, one row a sample in shard order."""
+        if split not in self._indexes:
+            self.split(split)
+            self._indexes[split] = load_index(self.index_path(split))
+        return self._indexes[split]
+
+    def index_path(self, split: str) -> Path:
+        """Return the index file of a split."""
+        return self.path / "index" / f"{split}.npy"
+
+    def require_codec(self, codec: CodecSpec, wanted_by: str) -> None:
+        """Raise `DatasetError` unless the latents were made by `codec`."""
+        if self.codec != codec:
+            raise DatasetError(
+                f"{self.path}: its latents were made by the codec {describe_codec(self.codec)}, {wanted_by} was made "
+                f"for {describe_codec(codec)}; use shards of that codec (`python -m pipeline encode --codec "
+                f"{codec.name}`)"
+            )
+
+    def loader(
+        self,
+        split: str,
+        batch_size: int,
+        seed: int = 0,
+        epoch: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        *,
+        mode: Literal["train", "evaluate"] | None = None,
+        window: int | None = None,
+        check_crc: bool = True,
+    ) -> Loader:
+        """Make a loader of one epoch; see `shards.reader.Loader`.
+
+        `mode` is `train` for the split of that name and `evaluate` for the others, unless it is given.
+        """
+        # Here and not above: the loader gives torch tensors, and looking at a dataset needs no torch.
+        from shards.reader import Loader
+
+        return Loader(
+            self,
+            split,
+            batch_size,
+            seed=seed,
+            epoch=epoch,
+            rank=rank,
+            world_size=world_size,
+            mode=mode or ("train" if split == "train" else "evaluate"),
+            window=window,
+            check_crc=check_crc,
+        )
+
+    def locate(self, name: str) -> Location:
+        """Find a sample by its key (or the start of it), by `shard#position`, or by `split:number`.
+
+        A bare number counts through all splits, in the manifest's order. Raises `MisuseError` where nothing, or
+        more than one sample, has that name.
+        """
+        found = self._locate_number(name) if _is_number(name) else self._locate_key(name)
+        if len(found) == 1:
+            return found[0]
+        problem = "no sample" if not found else f"{len(found)} samples"
+        raise MisuseError(f"{self.path}: {problem} named {name!r}; `python -m shards list {self.path}` shows the keys")
+
+    def _locate_number(self, name: str) -> list[Location]:
+        if "#" in name:
+            shard, _, position = name.rpartition("#")
+            return [
+                found
+                for split in self.splits
+                for number, row in enumerate(self.index(split))
+                if int(row["position"]) == int(position)
+                and (found := self._location(split, number)).shard.file in {shard, f"{split}/{shard}"}
+            ]
+        wanted, _, number = name.rpartition(":")
+        remaining = int(number)
+        for split, entry in self.splits.items():
+            if wanted and split != wanted:
+                continue
+            if remaining < entry.samples:
+                return [self._location(split, remaining)]
+            remaining -= entry.samples
+        return []
+
+    def _locate_key(self, name: str) -> list[Location]:
+        prefix = name.encode()
+        return [
+            self._location(split, number)
+            for split in self.splits
+            for number, key in enumerate(self.index(split)["key"])
+            if key.startswith(prefix)
+        ]
+
+    def _location(self, split: str, number: int) -> Location:
+        row = self.index(split)[number]
+        shard = self.splits[split].shards[int(row["shard"])]
+        return Location(split, number, row["key"].decode(), shard, int(row["position"]))
+
+
+def _is_number(name: str) -> bool:
+    head, _, tail = name.rpartition("#" if "#" in name else ":")
+    return tail.isdigit() and (bool(head) or len(tail) < 10)
+
+
+def describe_codec(codec: CodecSpec) -> str:
+    """Name a codec, and its weights where it has any, in a few words."""
+    return codec.name if codec.weights_sha256 is None else f"{codec.name} (weights {codec.weights_sha256[:12]})"
+
+
+def open_dataset(path: Path | str) -> Dataset:
+    """Open a dataset and check it quickly: manifest, sizes of all shards, hashes of the indexes.
+
+    Raises `DatasetError`, naming the file and the mend, where it is missing, unfinished or damaged.
+    """
+    folder = Path(path)
+    manifest = read_manifest(folder)
+    for split, entry in manifest.splits.items():
+        for shard in entry.shards:
+            check_size(folder, shard)
+        index = folder / "index" / f"{split}.npy"
+        if not index.is_file() or sha256_file(index) != entry.index_sha256:
+            raise DatasetError(f"{index}: the index is missing or changed; encode the dataset again")
+    return Dataset(folder, manifest)
+
+
+def check_size(folder: Path, shard: ShardEntry) -> None:
+    """Raise `DatasetError` unless a shard is there with the size that the manifest gives."""
+    path = folder / shard.file
+    if not path.is_file():
+        raise DatasetError(f"{path}: the shard is missing; restore it, or encode the dataset again")
+    size = path.stat().st_size
+    if size != shard.bytes:
+        raise DatasetError(
+            f"{path}: has {size} bytes, the manifest says {shard.bytes}; restore it, or encode the dataset again"
+        )

@@ -1,0 +1,88 @@
+"""The index of a split: one fixed-size row a sample, memory-mapped, rebuildable from the shards."""
+
+from __future__ import annotations
+
+import io
+import mmap
+import zlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shards.errors import DatasetError
+from shards.files import write_bytes
+from shards.schema import IndexRow, SampleRecord
+from shards.wire import SUFFIXES, Member, walk
+
+INDEX_DTYPE = np.dtype(
+    [
+        ("key", "S32"),
+        ("shard", "<u4"),
+        ("position", "<u4"),
+        *((f"{member}_{what}", code) for member in ("input", "json", "target") for what, code in
+          (("offset", "<u8"), ("bytes", "<u4"), ("crc32", "<u4"))),
+        ("input_rms", "<f4"),
+        ("target_rms", "<f4"),
+    ]
+)  # fmt: skip
+Index = NDArray[np.void]
+
+
+def make_row(members: Mapping[str, Member], payloads: Mapping[str, bytes], sample: SampleRecord) -> IndexRow:
+    """Describe one sample from its members and payloads, both by suffix."""
+    places: dict[str, Any] = {}
+    for suffix in SUFFIXES:
+        name = suffix.split(".")[0]
+        places[f"{name}_offset"] = members[suffix].offset
+        places[f"{name}_bytes"] = members[suffix].size
+        places[f"{name}_crc32"] = zlib.crc32(payloads[suffix])
+    return IndexRow(key=sample.key, input_rms=sample.input.rms, target_rms=sample.target.rms, **places)
+
+
+def rows_from_shard(path: Path) -> list[IndexRow]:
+    """Rebuild the rows of a shard from the shard alone. Raises `DatasetError` where it is damaged."""
+    rows: list[IndexRow] = []
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as shard:
+        members: dict[str, Member] = {}
+        for member in walk(shard):  # type: ignore[arg-type]
+            members[member.suffix] = member
+            if member.suffix == SUFFIXES[-1]:
+                payloads = {m.suffix: shard[m.offset : m.offset + m.size] for m in members.values()}
+                rows.append(make_row(members, payloads, SampleRecord.model_validate_json(payloads["json"])))
+                members = {}
+    return rows
+
+
+def build_index(shards: Iterable[Iterable[IndexRow]]) -> Index:
+    """Lay the rows of a split's shards, in shard order, into one structured array."""
+    columns = (INDEX_DTYPE.names or ())[3:]
+    rows = [
+        (row.key.encode(), number, position, *(getattr(row, column) for column in columns))
+        for number, shard in enumerate(shards)
+        for position, row in enumerate(shard)
+    ]
+    return np.array(rows, dtype=INDEX_DTYPE)
+
+
+def save_index(path: Path, index: Index) -> bytes:
+    """Write an index atomically; returns the bytes written."""
+    buffer = io.BytesIO()
+    np.lib.format.write_array(buffer, index, version=(1, 0), allow_pickle=False)
+    write_bytes(path, buffer.getvalue())
+    return buffer.getvalue()
+
+
+def load_index(path: Path) -> Index:
+    """Memory-map an index. Raises `DatasetError` where it is missing or of another layout."""
+    try:
+        index = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise DatasetError(f"{path}: the index is missing; encode the dataset again") from None
+    except (ValueError, OSError, EOFError) as error:
+        raise DatasetError(f"{path}: the index can't be read ({error}); encode the dataset again") from None
+    if index.dtype != INDEX_DTYPE:
+        raise DatasetError(f"{path}: the index has another layout; encode the dataset again")
+    return np.asarray(index) if index.size == 0 else index

@@ -1,0 +1,119 @@
+"""The manifest: the document that makes a folder of shards a dataset, and the card generated from it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pydantic
+
+from shards.errors import DatasetError
+from shards.files import canonical_json, read_json, sha256_bytes, write_json
+from shards.schema import FORMAT_NAME, SCHEMA_VERSION, CodecSpec, Manifest
+
+MANIFEST = "dataset.json"
+
+
+def codec_fingerprint(codec: CodecSpec) -> str:
+    """Name a codec by everything that its latents depend on."""
+    return sha256_bytes(canonical_json(codec.model_dump()))[:16]
+
+
+def fingerprint(content: dict[str, Any]) -> str:
+    """SHA-256 of a manifest's content: equal for equal data, whoever wrote it, where and when.
+
+    Left out are the name (and with it the shards' file names), the build, and the fingerprint itself.
+    """
+    kept = {key: value for key, value in content.items() if key not in {"name", "fingerprint", "build"}}
+    kept["splits"] = {
+        split: {**entry, "shards": [{k: v for k, v in s.items() if k != "file"} for s in entry["shards"]]}
+        for split, entry in content["splits"].items()
+    }
+    return sha256_bytes(canonical_json(kept))
+
+
+def make_manifest(**content: Any) -> Manifest:
+    """Build a manifest from everything but its fingerprint."""
+    draft = Manifest(fingerprint="", **content)
+    return draft.model_copy(update={"fingerprint": fingerprint(draft.model_dump(mode="json"))})
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write `dataset.json`, the commit marker of a dataset, atomically."""
+    write_json(folder / MANIFEST, manifest.model_dump(mode="json"))
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read and check `dataset.json`.
+
+    Raises `DatasetError` where there is no dataset, the format is newer than this reader, or the content was
+    changed by hand.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise DatasetError(_missing(folder))
+    content = read_json(path)
+    if not isinstance(content, dict) or content.get("format") != FORMAT_NAME:
+        raise DatasetError(f"{path}: this is no manifest of {FORMAT_NAME}")
+    version = str(content.get("schema_version", ""))
+    if version.split(".")[0] != SCHEMA_VERSION.split(".")[0]:
+        raise DatasetError(
+            f"{path}: written in format {version}, this reader knows {SCHEMA_VERSION}; update cascadence"
+        )
+    try:
+        manifest = Manifest.model_validate(content)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise DatasetError(f"{path}: {where}: {first['msg']}; restore the file from a copy") from None
+    if manifest.fingerprint != fingerprint(content):
+        raise DatasetError(f"{path}: the content does not match its fingerprint; restore the file from a copy")
+    return manifest
+
+
+def _missing(folder: Path) -> str:
+    if partial_folder(folder).is_dir():
+        return f"{folder}: its encoding was not finished; run the same `python -m pipeline encode` again"
+    if not folder.exists():
+        return f"{folder}: there is no such dataset; make one with `python -m pipeline encode`"
+    return f"{folder}: not a dataset, it has no {MANIFEST}; name the folder that `python -m pipeline encode` made"
+
+
+def partial_folder(folder: Path) -> Path:
+    """Where a dataset is built before it takes its name."""
+    return folder.with_name(folder.name + ".partial")
+
+
+def dataset_card(manifest: Manifest) -> str:
+    """Describe a dataset for people, with the front matter that dataset hubs read."""
+    codec = manifest.codec
+    seconds = manifest.window_samples / codec.sample_rate
+    rows = [
+        f"| {split} | {entry.samples} | {entry.groups} | {entry.samples * seconds / 3600:.3f} | {len(entry.shards)} |"
+        for split, entry in sorted(manifest.splits.items())
+    ]
+    fields = [f"| `{field.name}` | {field.role} | {field.dtype} | {list(field.shape)} |" for field in manifest.fields]
+    return "\n".join(
+        [
+            "---",
+            f"pretty_name: {manifest.name}",
+            "tags: [audio, latents, webdataset]",
+            "---",
+            f"# {manifest.name}",
+            "",
+            f"Pairs of latents of {seconds:g} s of audio: one side carries the rhythm, the other the harmony.",
+            f"Codec: {codec.name}, {codec.sample_rate} Hz, {codec.frame_rate:g} frames a second.",
+            f"Fingerprint: `{manifest.fingerprint}`",
+            "",
+            "| split | pairs | tracks | hours | shards |",
+            "|---|---|---|---|---|",
+            *rows,
+            "",
+            "| field | role | type | shape |",
+            "|---|---|---|---|",
+            *fields,
+            "",
+            "Each shard is a plain tar of `<key>.input.npy`, `<key>.json` and `<key>.target.npy`.",
+            "",
+        ]
+    )

@@ -1,0 +1,112 @@
+"""From receipts to a dataset: index, statistics, card, manifest, and the rename that publishes them.
+
+The shards themselves are not read again: a receipt holds everything that the documents need.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from shards.errors import DatasetError
+from shards.files import sha256_bytes, sync_directory, write_bytes, write_json
+from shards.index import build_index, save_index
+from shards.latents import add_sums, statistics
+from shards.manifest import dataset_card, make_manifest, partial_folder, write_manifest
+from shards.schema import (
+    SIDES,
+    ArrayField,
+    Build,
+    ChannelSums,
+    CodecSpec,
+    Manifest,
+    Receipt,
+    ShardEntry,
+    SplitEntry,
+)
+
+
+@dataclass(frozen=True)
+class DatasetHeader:
+    """What a dataset says of itself beyond what its receipts tell."""
+
+    name: str
+    codec: CodecSpec
+    dtype: str
+    window_samples: int
+    pairing: dict[str, object]
+    build: Build
+
+    @property
+    def fields(self) -> tuple[ArrayField, ...]:
+        """The arrays of every sample."""
+        shape = (self.codec.dim, self.codec.frames(self.window_samples))
+        roles = {"input": "rhythm", "target": "harmony"}
+        return tuple(
+            ArrayField.model_validate({"name": side, "role": roles[side], "dtype": self.dtype, "shape": shape})
+            for side in SIDES
+        )
+
+
+def publish(folder: Path, header: DatasetHeader, receipts: Sequence[Receipt]) -> Manifest:
+    """Write the documents into `folder`'s partial folder and give it its name.
+
+    Raises `DatasetError` when no sample was written or a group lies in two splits.
+    """
+    staging = partial_folder(folder)
+    written = sorted((r for r in receipts if r.samples), key=lambda receipt: receipt.shard)
+    if not written:
+        raise DatasetError(f"{folder}: every pair was refused, so there is no dataset to write")
+    _check_groups(written)
+    splits = {
+        split: _write_split(staging, split, [r for r in written if r.split == split])
+        for split in sorted({r.split for r in written})
+    }
+    write_json(staging / "stats.json", {side: statistics(sums) for side, sums in _sums(written).items()})
+    manifest = make_manifest(
+        name=header.name,
+        fields=header.fields,
+        codec=header.codec,
+        window_samples=header.window_samples,
+        pairing=header.pairing,
+        splits=splits,
+        rejected=dict(Counter(reject.reason for receipt in receipts for reject in receipt.rejected)),
+        build=header.build,
+    )
+    write_bytes(staging / "README.md", dataset_card(manifest).encode())
+    write_manifest(staging, manifest)
+    staging.rename(folder)
+    sync_directory(folder.parent)
+    return manifest
+
+
+def _write_split(staging: Path, split: str, receipts: Sequence[Receipt]) -> SplitEntry:
+    content = save_index(staging / "index" / f"{split}.npy", build_index(r.rows for r in receipts))
+    return SplitEntry(
+        samples=sum(r.samples for r in receipts),
+        groups=len({group for r in receipts for group in r.groups}),
+        index_sha256=sha256_bytes(content),
+        shards=tuple(
+            ShardEntry(file=r.shard, samples=r.samples, bytes=r.bytes, sha256=str(r.sha256)) for r in receipts
+        ),
+    )
+
+
+def _sums(receipts: Iterable[Receipt]) -> dict[str, ChannelSums]:
+    total: dict[str, ChannelSums] = {}
+    for receipt in receipts:
+        for side, sums in receipt.statistics.items():
+            total[side] = add_sums(total[side], sums) if side in total else sums
+    return total
+
+
+def _check_groups(receipts: Iterable[Receipt]) -> None:
+    seen: dict[str, str] = {}
+    for receipt in receipts:
+        for group in receipt.groups:
+            if seen.setdefault(group, receipt.split) != receipt.split:
+                raise DatasetError(
+                    f"track {group!r} lies in the splits {seen[group]} and {receipt.split}; pair the sources again"
+                )

@@ -1,0 +1,90 @@
+"""Samples into one shard, atomically: the file is whole, or it is not there."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from shards.files import atomic_file, canonical_json, sha256_bytes
+from shards.index import make_row
+from shards.latents import add_sums, channel_sums
+from shards.schema import SIDES, ChannelSums, IndexRow, SampleRecord, Side
+from shards.wire import BLOCK, END, SUFFIXES, Member, encode_array, member_header, padding
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One pair, ready to be stored: its record and both sides' latents [D, T] in the stored type."""
+
+    record: SampleRecord
+    input: NDArray[Any]
+    target: NDArray[Any]
+
+
+@dataclass(frozen=True)
+class WrittenShard:
+    """What is known of a shard once it is on the disk."""
+
+    bytes: int
+    sha256: str
+    rows: tuple[IndexRow, ...]
+    statistics: dict[str, ChannelSums]
+
+
+def sample_key(input_side: Side, target_side: Side, codec_fingerprint: str) -> str:
+    """Name a sample by its content: both sources' hashes, both start offsets and the codec.
+
+    A retry gives the same key; a duplicate, or a leak across splits, shows as an equal one.
+    """
+    content = [input_side.sha256, input_side.start, target_side.sha256, target_side.start, codec_fingerprint]
+    return sha256_bytes(canonical_json(content))[:32]
+
+
+def write_shard(path: Path, samples: Sequence[Sample]) -> WrittenShard:
+    """Write samples, in order, as a shard. The same samples always give the same bytes.
+
+    Raises `ValueError` without samples: an empty shard has no meaning.
+    """
+    if not samples:
+        raise ValueError(f"{path}: a shard needs at least one sample")
+    digest = hashlib.sha256()
+    rows: list[IndexRow] = []
+    offset = 0
+    with atomic_file(path) as file:
+        for sample in samples:
+            payloads = _payloads(sample)
+            members: dict[str, Member] = {}
+            for suffix in SUFFIXES:
+                payload = payloads[suffix]
+                header = member_header(f"{sample.record.key}.{suffix}", len(payload))
+                members[suffix] = Member(sample.record.key, suffix, offset + BLOCK, len(payload))
+                for part in (header, payload, padding(len(payload))):
+                    file.write(part)
+                    digest.update(part)
+                    offset += len(part)
+            rows.append(make_row(members, payloads, sample.record))
+        file.write(END)
+        digest.update(END)
+    return WrittenShard(offset + len(END), digest.hexdigest(), tuple(rows), _statistics(samples))
+
+
+def _payloads(sample: Sample) -> dict[str, bytes]:
+    return {
+        "input.npy": encode_array(sample.input),
+        "json": canonical_json(sample.record.model_dump()),
+        "target.npy": encode_array(sample.target),
+    }
+
+
+def _statistics(samples: Sequence[Sample]) -> dict[str, ChannelSums]:
+    sums: dict[str, ChannelSums] = {}
+    for sample in samples:
+        for side in SIDES:
+            own = channel_sums(getattr(sample, side))
+            sums[side] = add_sums(sums[side], own) if side in sums else own
+    return sums
