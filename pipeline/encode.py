@@ -1,0 +1,138 @@
+"""Pairs into a dataset: the plan, what is left of it, and the publication. Which runner does the work is passed in."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import subprocess
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.config import EncodeConfig
+from pipeline.pairing import Pairs
+from pipeline.plan import ShardPlan, ShardSettings, plan_sha256, plan_shards
+from pipeline.shard import encode_shard, finished
+from shards.codec import Codec
+from shards.errors import CascadenceError, MisuseError
+from shards.files import write_bytes
+from shards.manifest import MANIFEST, partial_folder, read_manifest
+from shards.publish import DatasetHeader, publish
+from shards.schema import Build, Manifest, Receipt
+
+Runner = Callable[[Sequence[ShardPlan], EncodeConfig, Path], Iterable[Receipt]]
+"""Makes the planned shards under a folder, in any order: in this process, or by Ray actors (`pipeline.job`)."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an encode job did."""
+
+    manifest: Manifest
+    encoded_shards: int
+    kept_shards: int
+
+
+def encode_dataset(
+    pairs: Pairs, folder: Path, config: EncodeConfig, runner: Runner, on_receipt: Callable[[Receipt, int], None]
+) -> Outcome:
+    """Encode the pairs into the dataset `folder`; shards that an earlier run finished are kept.
+
+    `on_receipt` hears of every finished shard, and of how many shards there are. Raises `MisuseError` where
+    `folder` holds another dataset (they are immutable) and `CascadenceError` past `max_reject_fraction`.
+    """
+    # Loaded here even where actors load their own: missing weights are one error, before any worker starts.
+    codec = config.codec.load()
+    settings = ShardSettings(
+        root=pairs.header.root,
+        window_samples=pairs.header.window_samples,
+        codec=codec.spec,
+        latents=config.output.latents,
+        screening=config.screening,
+        pairing=pairs.header.mode,
+        pairing_seed=pairs.header.seed,
+    )
+    name = config.output.name or folder.name
+    plans = plan_shards(pairs, settings, name, config.output.samples_per_shard)
+    if (folder / MANIFEST).exists():
+        return _already_published(folder, plans)
+    if folder.exists():
+        raise MisuseError(f"{folder}: exists and is no dataset; choose another --out, or remove it")
+    staging = partial_folder(folder)
+    done = {plan.file: receipt for plan in plans if (receipt := finished(plan, staging)) is not None}
+    todo = [plan for plan in plans if plan.file not in done]
+    for receipt in done.values():
+        on_receipt(receipt, len(plans))
+    kept = len(done)
+    for receipt in runner(todo, config, staging) if todo else ():
+        done[receipt.shard] = receipt
+        on_receipt(receipt, len(plans))
+    receipts = [done[plan.file] for plan in plans]
+    _check_rejects(staging, receipts, config.max_reject_fraction)
+    header = DatasetHeader(
+        name=name,
+        codec=codec.spec,
+        dtype=config.output.latents,
+        window_samples=pairs.header.window_samples,
+        pairing=pairs.header.model_dump(exclude={"root", "format", "version"}),
+        build=_build(codec, config, plans),
+    )
+    return Outcome(publish(folder, header, receipts), len(todo), kept)
+
+
+def encode_locally(plans: Sequence[ShardPlan], config: EncodeConfig, staging: Path) -> Iterator[Receipt]:
+    """Make the planned shards one after another in this process: the runner without Ray."""
+    codec = config.codec.load()
+    for plan in plans:
+        yield encode_shard(plan, codec, staging)
+
+
+def _already_published(folder: Path, plans: Sequence[ShardPlan]) -> Outcome:
+    manifest = read_manifest(folder)
+    if manifest.build.config.get("plan_sha256") != plan_sha256(plans):
+        raise MisuseError(
+            f"{folder}: holds a dataset made from other pairs or settings, and datasets are immutable; "
+            "choose another --out, or remove it"
+        )
+    return Outcome(manifest, 0, len(plans))
+
+
+def _check_rejects(staging: Path, receipts: Sequence[Receipt], limit: float) -> None:
+    rejects = [reject for receipt in receipts for reject in receipt.rejected]
+    total = len(rejects) + sum(receipt.samples for receipt in receipts)
+    write_bytes(staging / "rejects.jsonl", "".join(r.model_dump_json() + "\n" for r in rejects).encode())
+    if rejects and (len(rejects) == total or len(rejects) > limit * total):
+        reasons = ", ".join(f"{count} {reason}" for reason, count in Counter(r.reason for r in rejects).items())
+        raise CascadenceError(
+            f"{len(rejects)} of {total} pairs were refused ({reasons}; first: {rejects[0].detail}); mend or remove "
+            f"them (all are listed in {staging / 'rejects.jsonl'}), or raise --max-reject-fraction"
+        )
+
+
+def _build(codec: Codec, config: EncodeConfig, plans: Sequence[ShardPlan]) -> Build:
+    packages = ["cascadence", "numpy", "torch", "soundfile", "soxr"] + ["encodec"] * (codec.spec.name == "encodec")
+    versions = {}
+    for package in packages:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = "not installed"
+    content = {**config.model_dump(mode="json"), "plan_sha256": plan_sha256(plans)}
+    content["codec"].pop("weights")  # a path of this machine; the manifest's codec holds the weights' hash
+    return Build(git_commit=git_commit(), versions=versions, config=content)
+
+
+def git_commit() -> str | None:
+    """Name the commit of the code that runs; None outside a checkout."""
+    here = Path(__file__).parent
+    try:
+        done = subprocess.run(
+            ["git", "rev-parse", "HEAD"],  # noqa: S607
+            cwd=here,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()

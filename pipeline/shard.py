@@ -1,0 +1,139 @@
+"""One shard from its plan: decode, screen, encode, write, and the receipt as the commit marker. Free of Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pipeline.audio import Track, load_track
+from pipeline.pairing import Cut, Pair
+from pipeline.plan import ShardPlan, ShardSettings
+from shards.audio import AudioError, Samples
+from shards.codec import Codec
+from shards.files import canonical_json, write_bytes
+from shards.latents import cast
+from shards.schema import ENVELOPE_SEGMENTS, Receipt, Reject, SampleRecord, Side
+from shards.writer import Sample, sample_key, write_shard
+
+TRACKS_IN_MEMORY = 4
+"""Pairs are sorted by place, so a track's windows come one after another; a pair needs two tracks."""
+
+LoadTrack = Callable[[Path], Track]
+
+
+def encode_shard(plan: ShardPlan, codec: Codec, folder: Path) -> Receipt:
+    """Make one shard under `folder` and then its receipt.
+
+    A pair whose audio can't be used is refused with its reason and noted in the receipt; it is never replaced.
+    """
+    settings = plan.settings
+
+    @lru_cache(maxsize=TRACKS_IN_MEMORY)
+    def track(path: Path) -> Track:
+        return load_track(path, settings.codec.sample_rate, settings.screening)
+
+    samples: list[Sample] = []
+    rejected: list[Reject] = []
+    for pair in plan.pairs:
+        result = _encode_pair(pair, settings, codec, track)
+        if isinstance(result, Sample):
+            samples.append(result)
+        else:
+            rejected.append(result)
+    written = write_shard(folder / plan.file, samples) if samples else None
+    receipt = Receipt(
+        shard=plan.file,
+        split=plan.split,
+        plan_sha256=plan.sha256,
+        samples=len(samples),
+        bytes=written.bytes if written else 0,
+        sha256=written.sha256 if written else None,
+        groups=tuple(sorted({sample.record.group for sample in samples})),
+        rows=written.rows if written else (),
+        statistics=written.statistics if written else {},
+        rejected=tuple(rejected),
+    )
+    write_bytes(folder / plan.receipt, canonical_json(receipt.model_dump()))
+    return receipt
+
+
+def finished(plan: ShardPlan, folder: Path) -> Receipt | None:
+    """Read the receipt of a shard that an earlier run finished; None where it is missing, or of another plan."""
+    try:
+        receipt = Receipt.model_validate_json((folder / plan.receipt).read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
+    if receipt.plan_sha256 != plan.sha256:
+        return None
+    shard = folder / plan.file
+    if receipt.samples and (not shard.is_file() or shard.stat().st_size != receipt.bytes):
+        return None
+    return receipt
+
+
+def _encode_pair(pair: Pair, settings: ShardSettings, codec: Codec, track: LoadTrack) -> Sample | Reject:
+    latents, sides = {}, {}
+    for name, cut in (("input", pair.input), ("target", pair.target)):
+        try:
+            latents[name], sides[name] = _encode_side(cut, settings, codec, track)
+        except AudioError as error:
+            return Reject.model_validate(
+                {
+                    "input": pair.input.path,
+                    "target": pair.target.path,
+                    "side": name,
+                    "reason": error.reason,
+                    "detail": f"{cut.path}: {error.detail}",
+                }
+            )
+    record = SampleRecord(
+        key=sample_key(sides["input"], sides["target"], settings.codec_fingerprint),
+        split=pair.split,
+        group=pair.group,
+        pairing=settings.pairing,
+        pairing_seed=settings.pairing_seed,
+        codec_fingerprint=settings.codec_fingerprint,
+        input=sides["input"],
+        target=sides["target"],
+    )
+    return Sample(record, latents["input"], latents["target"])
+
+
+def _encode_side(
+    cut: Cut, settings: ShardSettings, codec: Codec, track: LoadTrack
+) -> tuple[np.ndarray[tuple[int, ...], np.dtype[np.floating]], Side]:
+    source = track(Path(settings.root, cut.path))
+    audio = source.window(cut.start, settings.window_samples, settings.screening)
+    encoded = codec.encode(torch.from_numpy(audio)[None, None])[0].numpy()
+    try:
+        stored, snr = cast(encoded, settings.latents)
+    except ValueError as error:
+        raise AudioError(source.path, "latents", str(error)) from None
+    side = Side(
+        path=cut.path,
+        sha256=source.sha256,
+        sample_rate=source.sample_rate,
+        channels=source.channels,
+        start=cut.start,
+        valid_frames=stored.shape[1],
+        rms=_short(np.sqrt(np.mean(np.square(audio, dtype=np.float64)))),
+        peak=_short(np.abs(audio).max()),
+        envelope=envelope(audio),
+        cast_snr_db=round(snr, 2),
+    )
+    return stored, side
+
+
+def envelope(audio: Samples) -> tuple[float, ...]:
+    """Peak of |audio| in each of 250 segments, as equal as whole samples allow."""
+    edges = np.linspace(0, len(audio), ENVELOPE_SEGMENTS + 1).astype(int)[:-1]
+    return tuple(_short(peak) for peak in np.maximum.reduceat(np.abs(audio), edges))
+
+
+def _short(value: float | np.floating) -> float:
+    """Six significant digits: as exact as anyone needs, and short in JSON."""
+    return float(f"{float(value):.6g}")

@@ -1,0 +1,91 @@
+"""The one door to audio files: reading any format at any rate, and writing WAV.
+
+Order of the steps: decode to float32, mean to mono, resample the whole file. Windows are cut afterwards, so that a
+resampler's edges fall on the ends of the file alone. soxr HQ resamples: common defaults alias audibly.
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import soundfile
+import soxr
+from numpy.typing import NDArray
+
+from shards.errors import CascadenceError
+from shards.files import write_bytes
+
+EXTENSIONS = (".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif")
+
+Samples = NDArray[np.float32]
+
+
+class AudioError(CascadenceError):
+    """Audio that can't be used; `reason` is one word for tables, `detail` a short phrase for people."""
+
+    def __init__(self, path: Path | str, reason: str, detail: str) -> None:
+        super().__init__(f"{path}: {reason.replace('_', ' ')}: {detail}; repair the file or leave it out")
+        self.reason = reason
+        self.detail = detail
+
+
+class Source(NamedTuple):
+    """What a file's header says."""
+
+    sample_rate: int
+    channels: int
+    frames: int
+
+    @property
+    def seconds(self) -> float:
+        """Length in seconds."""
+        return self.frames / self.sample_rate
+
+
+class Recording(NamedTuple):
+    """A decoded file: `channels` [n, C] at the source's own rate, float32 in [-1, 1]."""
+
+    source: Source
+    channels: Samples
+
+    def mono(self, sample_rate: int) -> Samples:
+        """Mix to mono [n] by the mean and resample to `sample_rate` (Hz)."""
+        mixed = self.channels.mean(axis=1, dtype=np.float32)
+        if self.source.sample_rate == sample_rate:
+            return mixed
+        return np.asarray(soxr.resample(mixed, self.source.sample_rate, sample_rate, "HQ"), np.float32)
+
+
+def probe(path: Path) -> Source:
+    """Read a file's header. Raises `AudioError` where it is no audio file."""
+    try:
+        info = soundfile.info(str(path))
+    except (soundfile.SoundFileError, OSError) as error:
+        raise AudioError(path, "unreadable", _reason(error)) from None
+    return Source(info.samplerate, info.channels, info.frames)
+
+
+def read(path: Path) -> Recording:
+    """Decode a whole file. Raises `AudioError` where it can't be decoded."""
+    try:
+        samples, sample_rate = soundfile.read(str(path), dtype="float32", always_2d=True)
+    except (soundfile.SoundFileError, OSError) as error:
+        raise AudioError(path, "unreadable", _reason(error)) from None
+    return Recording(Source(sample_rate, samples.shape[1], samples.shape[0]), samples)
+
+
+def write_wav(path: Path, samples: Samples, sample_rate: int, subtype: Literal["PCM_16", "PCM_24"] = "PCM_16") -> None:
+    """Write mono samples [n] in [-1, 1] as a WAV file, atomically. Raises `ValueError` for values out of range."""
+    if not np.isfinite(samples).all() or float(np.abs(samples).max(initial=0.0)) > 1.0:
+        raise ValueError(f"{path}: samples must be finite and within [-1, 1]")
+    buffer = io.BytesIO()
+    soundfile.write(buffer, samples, sample_rate, format="WAV", subtype=subtype)
+    write_bytes(path, buffer.getvalue())
+
+
+def _reason(error: Exception) -> str:
+    text = str(getattr(error, "error_string", error))
+    return " ".join(text.rpartition(": ")[2].split()).rstrip(".") or type(error).__name__
