@@ -82,8 +82,9 @@ def connect_ray() -> Any:
     except ImportError:
         raise MisuseError("ray is not installed; install cascadence[ray], or add --local") from None
     if not ray.is_initialized():
-        private = (
-            {} if os.environ.get("RAY_ADDRESS") else {"include_dashboard": False, "object_store_memory": 200 << 20}
-        )
-        ray.init(log_to_driver=False, logging_level="ERROR", **private)
+        options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+        if not os.environ.get("RAY_ADDRESS"):
+            # `local`: a cluster of somebody else on this machine is not ours to load.
+            options |= {"address": "local", "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
+        ray.init(**options)
     return ray

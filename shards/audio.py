@@ -53,7 +53,7 @@ class Recording(NamedTuple):
 
     def mono(self, sample_rate: int) -> Samples:
         """Mix to mono [n] by the mean and resample to `sample_rate` (Hz)."""
-        mixed = self.channels.mean(axis=1, dtype=np.float32)
+        mixed: Samples = self.channels.mean(axis=1, dtype=np.float32)
         if self.source.sample_rate == sample_rate:
             return mixed
         return np.asarray(soxr.resample(mixed, self.source.sample_rate, sample_rate, "HQ"), np.float32)

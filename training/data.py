@@ -1,0 +1,54 @@
+"""The dataset as the trainer sees it: checked against the model, and a batch that fits it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from shards.codec import Codec, load_codec
+from shards.dataset import Dataset, describe_codec, open_dataset
+from shards.errors import CodecError, DatasetError
+from shards.schema import CodecSpec
+from shards.settings import Settings
+
+
+class DataConfig(Settings):
+    """The data's section."""
+
+    batch_size: int = Field(16, ge=1, description="pairs a rank and step")
+    codec_weights: str | None = Field(None, description="EnCodec's weights file; else the hub cache, else a download")
+
+
+def open_training_data(path: Path, world_size: int, trained_on: CodecSpec | None) -> Dataset:
+    """Open a dataset to train on.
+
+    Raises `DatasetError` where it has no `train` split, fewer pairs than ranks, or another codec than the checkpoint
+    that training goes on from (`trained_on`).
+    """
+    dataset = open_dataset(path)
+    if trained_on is not None:
+        dataset.require_codec(trained_on, "the checkpoint")
+    if "train" not in dataset.splits:
+        raise DatasetError(f"{path}: has no split `train`; pair the sources with a smaller --val-fraction")
+    samples = dataset.splits["train"].samples
+    if samples < world_size:
+        raise DatasetError(f"{path}: {samples} pairs to train on are fewer than {world_size} workers; lower --workers")
+    return dataset
+
+
+def rank_batch(dataset: Dataset, batch_size: int, world_size: int) -> int:
+    """Batch size a rank: the configured one, or what a small dataset allows with at least one step an epoch."""
+    return min(batch_size, dataset.splits["train"].samples // world_size)
+
+
+def dataset_codec(dataset: Dataset, weights: str | None) -> Codec:
+    """Load the codec that made a dataset's latents. Raises `CodecError` where the weights are others."""
+    # Unknown weights are taken here: the dataset names the ones that made it, and these are compared.
+    codec = load_codec(dataset.codec.name, weights, allow_unknown_weights=True)
+    if codec.spec != dataset.codec:
+        raise CodecError(
+            f"{dataset.path}: its latents were made by {describe_codec(dataset.codec)}, the codec found here is "
+            f"{describe_codec(codec.spec)}; give the same weights with --codec-weights"
+        )
+    return codec

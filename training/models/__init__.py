@@ -1,0 +1,1 @@
+"""The models: what makes new latents out of two sources."""
