@@ -1,0 +1,127 @@
+"""The real codec: EnCodec at 24 kHz, its continuous latents before the quantizer. The one door to `encodec`."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Self, cast
+
+import encodec.model
+import torch
+from torch import Tensor, nn
+
+from shards.codec.base import Codec
+from shards.codec.weights import Weights, fit_to, read_weights
+from shards.schema import CodecSpec
+
+BANDWIDTH_KBPS = 6.0
+# The decoder's first convolution, of kernel 7, pads its left by reflection: it needs the first 7 frames even
+# where the crop ends before them.
+REFLECTED_FRAMES = 7
+# Behind its LSTM the decoder looks back 1.5 frames: one frame for each frame-wide transposed convolution and
+# ever less for each one after it, and for the reflection that a window's own left edge starts with.
+CONTEXT_FRAMES = 2
+
+
+class EncodecCodec(Codec):
+    """EnCodec's encoder and decoder at 24 kHz, frozen, in full precision.
+
+    Latents are what the encoder hands to the quantizer: RMS about 5.7, range about [-30, 30], 75 frames a second.
+    The bandwidth concerns the quantizer alone. Both directions run in float32 also under autocast: bfloat16
+    costs 30 dB. The encoder is causal, and silence does not encode to zero.
+
+    Source: A. Defossez, J. Copet, G. Synnaeve and Y. Adi, "High Fidelity Neural Audio Compression",
+    arXiv:2210.13438, 2022.
+    """
+
+    def __init__(self, model: encodec.model.EncodecModel, weights_sha256: str) -> None:
+        """Take over `model` and freeze it; `load` is the way to make one from a file."""
+        self.spec = CodecSpec(
+            name="encodec", stage="pre_quantizer", bandwidth=BANDWIDTH_KBPS, weights_sha256=weights_sha256
+        )
+        self._model = _freeze(model)
+        layers = cast(nn.Sequential, model.decoder.model)
+        self._decoder_head, self._decoder_tail = layers[:2], layers[2:]
+
+    @classmethod
+    def load(cls, weights: Path | str | None = None, *, allow_unknown_weights: bool = False) -> Self:
+        """Load from the file `weights`, else from the torch hub cache, else by a download into that cache.
+
+        The file is `encodec_24khz-d7cc33bc.th`, or a safetensors file in Hugging Face naming. One with an unknown
+        SHA-256 is refused unless `allow_unknown_weights`; `spec.weights_sha256` records the hash. Leaves the
+        global random state as it was. Raises `CodecError` for weights that are missing, unknown, damaged or
+        another model's.
+        """
+        # The address as the package knows it at this moment, not at import, so that a mirror can be set.
+        found = read_weights(weights, encodec.model.ROOT_URL, allow_unknown=allow_unknown_weights)
+        return cls(_build(found), found.sha256)
+
+    def encode(self, audio: Tensor) -> Tensor:
+        """Encode audio [B, 1, n] in [-1, 1] into latents [B, 128, ceil(n / 320)], float32, without gradient.
+
+        The package pads an incomplete last frame itself. Raises `CodecError` for another shape or samples that
+        are not finite.
+        """
+        self.check_audio(audio)
+        with torch.no_grad(), torch.autocast(audio.device.type, enabled=False):
+            return cast(Tensor, self._model.encoder(audio.float()))
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Decode latents [B, 128, T] into audio [B, 1, 320 * T], differentiably.
+
+        Raises `CodecError` for another shape.
+        """
+        self.check_crop(latents, 0, latents.shape[-1])
+        with torch.autocast(latents.device.type, enabled=False):
+            return cast(Tensor, self._model.decoder(latents.float()))
+
+    def decode_crop(self, latents: Tensor, start: int, stop: int) -> Tensor:
+        """Decode frames [start, stop) of latents [B, 128, T] into audio [B, 1, 320 * (stop - start)].
+
+        Takes the same sums as `decode`, so value and gradient are equal to the bit wherever the convolution
+        kernels add in an order that does not depend on the length. oneDNN's transposed convolutions on AVX2 do
+        depend on it: there the value is off by 1e-6 and the gradient by 2e-5 of their RMS. Raises `CodecError`
+        unless 0 <= start < stop <= T.
+        """
+        self.check_crop(latents, start, stop)
+        with torch.autocast(latents.device.type, enabled=False):
+            seen = latents[:, :, : max(stop, REFLECTED_FRAMES)].float()
+            first = max(start - CONTEXT_FRAMES, 0)
+            audio = cast(Tensor, self._decoder_tail(self._decoder_head(seen)[:, :, first:stop]))
+            return audio[:, :, (start - first) * self.spec.hop :]
+
+    def to(self, device: torch.device | str) -> Self:
+        """Move the weights to `device` and return the codec itself."""
+        self._model.to(device)
+        return self
+
+    def modules(self) -> Iterator[nn.Module]:
+        """Iterate over the network's modules, to look at their modes and parameters."""
+        yield from self._model.modules()
+
+
+def _build(weights: Weights) -> encodec.model.EncodecModel:
+    """Build the 24 kHz model and fill it with `weights`."""
+    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+        # The package still uses torch's older weight norm, which says so once per layer.
+        warnings.simplefilter("ignore", FutureWarning)
+        model = cast(encodec.model.EncodecModel, encodec.model.EncodecModel.encodec_model_24khz(pretrained=False))
+    model.load_state_dict(fit_to(weights, model.state_dict()), strict=True)
+    model.set_target_bandwidth(BANDWIDTH_KBPS)
+    return model
+
+
+def _freeze(model: encodec.model.EncodecModel) -> encodec.model.EncodecModel:
+    """Fold the weight norm, and leave no parameter that learns."""
+    for module in model.modules():
+        if hasattr(module, "weight_g"):
+            # The weights are fixed, so their norm is, too: once is enough.
+            nn.utils.remove_weight_norm(module)
+    model.requires_grad_(False)
+    model.eval()
+    for module in model.modules():
+        if isinstance(module, nn.LSTM):
+            # cuDNN computes no gradient through an LSTM in eval mode. Without dropout the output is the same.
+            module.train()
+    return model
