@@ -1,0 +1,205 @@
+"""Starts a training run, through Ray Train or in this process, and keeps its house: config, MLflow run, resume."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from shards.dataset import Dataset
+from shards.errors import CascadenceError, ConfigError, MisuseError
+from shards.files import read_json, write_bytes, write_json
+from shards.settings import dump_yaml
+from training.checkpoint import Checkpoint, newest_checkpoint, open_checkpoint, require_same_data
+from training.config import Config
+from training.data import dataset_codec, open_training_data
+from training.runtime import local_runtime
+from training.tracking import MlflowRun, end_mlflow, log_file, mlflow_available, start_mlflow
+from training.worker import WorkerSpec, ray_worker, train_rank
+
+RUN_RECORD = "run.json"
+OBJECT_STORE_BYTES = 200 << 20
+"""Of a private cluster; batches come from files, so next to nothing lies in the store."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to launch. `resume` is `auto` (go on where the run directory stands), `never`, or a checkpoint."""
+
+    shards: Path
+    run_dir: Path
+    config: Config
+    workers: int
+    resume: str
+
+
+def launch_local(request: Request) -> Checkpoint | None:
+    """Train in this process, without Ray; returns the checkpoint that it went on from.
+
+    Raises `CascadenceError` for everything that a person can mend.
+    """
+    if request.workers != 1:
+        raise MisuseError("--local trains in this one process; leave out --workers, or leave out --local")
+    resumed, dataset = _prepare(request)
+    if _finished(resumed, request.config):
+        return resumed
+    with _tracked(request, dataset) as mlflow:
+        train_rank(_worker_spec(request, resumed, None, mlflow), local_runtime())
+    return resumed
+
+
+def launch_ray(request: Request) -> Checkpoint | None:
+    """Train with `workers` Ray Train workers, on GPUs where the cluster has them; see `launch_local`."""
+    resumed, dataset = _prepare(request)
+    if _finished(resumed, request.config):
+        return resumed
+    ray = connect_ray(request.workers)
+    with _tracked(request, dataset) as mlflow:
+        resources = ray.cluster_resources()
+        use_gpu = resources.get("GPU", 0) >= request.workers
+        threads = None if use_gpu else max(1, (os.cpu_count() or 1) // request.workers)
+        _fit(request, _worker_spec(request, resumed, threads, mlflow), use_gpu)
+    return resumed
+
+
+def connect_ray(workers: int) -> Any:
+    """Join the Ray cluster of the job or of RAY_ADDRESS, or start a private one; returns the `ray` module."""
+    # No telemetry: it would call out. No token file: it would turn authentication on for later clusters here.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
+    # A run's end is noticed at the controller's next look; its own default is two seconds.
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+    try:
+        import ray
+    except ImportError:
+        raise MisuseError("ray is not installed; install cascadence[ray], or add --local") from None
+    if not ray.is_initialized():
+        options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+        if not os.environ.get("RAY_ADDRESS"):
+            # `local`: a cluster of somebody else on this machine is not ours to load. More workers than cores are
+            # slow, but they train; without a place for each Ray would wait for ever.
+            options |= {"address": "local", "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
+            options |= {"num_cpus": max(os.cpu_count() or 1, workers)}
+        ray.init(**options)
+    return ray
+
+
+def _fit(request: Request, spec: WorkerSpec, use_gpu: bool) -> None:
+    import logging
+
+    from ray.train import RunConfig, ScalingConfig, TrainingFailedError
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    logging.getLogger("ray.train").setLevel(logging.ERROR)
+    trainer = TorchTrainer(
+        ray_worker,
+        train_loop_config={"spec": spec},
+        torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
+        scaling_config=ScalingConfig(num_workers=request.workers, use_gpu=use_gpu),
+        # Ray resumes by name, silently: a name of its own for each launch leaves resuming to our checkpoints.
+        run_config=RunConfig(
+            name=f"launch-{os.getpid()}-{os.urandom(4).hex()}", storage_path=str(spec.run_dir / "ray")
+        ),
+    )
+    try:
+        trainer.fit()
+    except TrainingFailedError as error:
+        raise _cause(error) from error
+
+
+def _cause(error: Exception) -> CascadenceError:
+    """Find what a worker wanted a person to read; else the last line of its traceback."""
+    failures = getattr(error, "worker_failures", {})
+    for failure in failures.values():
+        own = getattr(failure, "_base_exc", failure)
+        if isinstance(own, CascadenceError):
+            return own
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    last = lines[-1].strip() if lines else type(error).__name__
+    return CascadenceError(f"a training worker failed: {last}; --debug shows all of it, the same command goes on")
+
+
+def _prepare(request: Request) -> tuple[Checkpoint | None, Dataset]:
+    """Check all that can be checked before a worker starts, and write the run directory's documents."""
+    resumed = _resume_point(request)
+    dataset = open_training_data(request.shards, request.workers, resumed.record.codec if resumed else None)
+    dataset_codec(dataset, request.config.data.codec_weights)
+    if resumed is not None:
+        require_same_data(resumed, dataset.manifest.fingerprint)
+        if resumed.config.model != request.config.model:
+            raise ConfigError(
+                f"{resumed.path}: was trained with another `model` section; give the same one, or another --run-dir"
+            )
+    request.run_dir.mkdir(parents=True, exist_ok=True)
+    write_bytes(request.run_dir / "config.yaml", dump_yaml(request.config).encode())
+    return resumed, dataset
+
+
+def _resume_point(request: Request) -> Checkpoint | None:
+    newest = newest_checkpoint(request.run_dir)
+    match request.resume:
+        case "auto":
+            return newest
+        case "never":
+            if newest is not None:
+                raise MisuseError(f"{request.run_dir}: holds a run already; choose another --run-dir, or --resume auto")
+            return None
+        case path:
+            return open_checkpoint(path)
+
+
+def _finished(resumed: Checkpoint | None, config: Config) -> bool:
+    return resumed is not None and resumed.progress.epoch >= config.train.epochs
+
+
+def _worker_spec(
+    request: Request, resumed: Checkpoint | None, threads: int | None, mlflow: MlflowRun | None
+) -> WorkerSpec:
+    return WorkerSpec(
+        config=request.config,
+        shards=request.shards.resolve(),
+        run_dir=request.run_dir.resolve(),
+        resume_from=resumed.path.resolve() if resumed else None,
+        threads=threads,
+        mlflow=mlflow,
+    )
+
+
+@contextmanager
+def _tracked(request: Request, dataset: Dataset) -> Iterator[MlflowRun | None]:
+    """Own the MLflow run: made or taken up before the workers start, ended truthfully whatever becomes of them."""
+    if not mlflow_available():
+        yield None
+        return
+    run_dir = request.run_dir.resolve()
+    record = run_dir / RUN_RECORD
+    known: Any = read_json(record) if record.is_file() else {}
+    params = {**_flat(request.config.model_dump(mode="json")), "dataset": dataset.manifest.fingerprint}
+    params |= {"workers": str(request.workers), "codec": dataset.codec.name}
+    tracking = request.config.tracking
+    run = start_mlflow(tracking.store, run_dir, tracking.experiment, known.get("run_id"), params)
+    write_json(record, asdict(run))
+    log_file(run, run_dir / "config.yaml")
+    status = "FAILED"
+    try:
+        yield run
+        status = "FINISHED"
+    except KeyboardInterrupt:
+        status = "KILLED"
+        raise
+    finally:
+        end_mlflow(run, status)
+
+
+def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    flat: dict[str, str] = {}
+    for name, value in content.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = str(value)
+    return flat

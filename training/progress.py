@@ -1,0 +1,95 @@
+"""What a person sees of a running training: read from the run's own metrics file, wherever its workers are."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from shards import console
+from training.tracking import METRICS, Event, read_events
+
+_POLL_SECONDS = 0.3
+
+
+class ProgressView:
+    """Follows `metrics.jsonl`: a bar with the newest numbers on a terminal, and one line an epoch anywhere."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self._path = run_dir / METRICS
+        self._began = time.time()
+        self._seen = 0
+        self._bar = console.progress("steps")
+        self._task = self._bar.add_task("training", total=None, note="")
+        self._epochs = 0
+        self._newest: Event = {}
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._follow, name="progress", daemon=True)
+
+    def __enter__(self) -> Self:
+        """Start following."""
+        self._bar.start()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Show what is left to show, and stop."""
+        self._stop.set()
+        self._thread.join()
+        self._show_new()
+        self._bar.stop()
+
+    def _follow(self) -> None:
+        while not self._stop.wait(_POLL_SECONDS):
+            self._show_new()
+
+    def _show_new(self) -> None:
+        # By time and not by place in the file: a resumed run rewrites it without the lines that will come again.
+        events = [event for event, _ in read_events(self._path) if event["time"] > self._began]
+        for event in events[self._seen :]:
+            self._show(event)
+        self._seen = len(events)
+
+    def _show(self, event: Event) -> None:
+        match event["event"]:
+            case "start":
+                self._epochs = event["epochs"]
+                total = event["epochs"] * event["steps_per_epoch"]
+                self._bar.update(self._task, total=total, completed=event["step"])
+                what = f"{event['parameters']:,} parameters, {event['world_size']} x {event['batch_size']} pairs a step"
+                self._say(f"{what}, {event['steps_per_epoch']} steps an epoch")
+            case "train":
+                self._newest = event
+                self._bar.update(self._task, completed=event["step"], note=_numbers(event, ""))
+            case "epoch":
+                best = "  best so far" if event["best"] else ""
+                numbers = _numbers(
+                    event | {"speed/pairs_per_second": self._newest.get("speed/pairs_per_second")}, "val/"
+                )
+                self._say(f"epoch {event['epoch']}/{self._epochs}  {numbers}{best}")
+
+    def _say(self, line: str) -> None:
+        if console.err.is_terminal:
+            self._bar.console.print(line)
+        else:
+            print(line, file=sys.stderr, flush=True)  # noqa: T201 - the console reporter
+
+
+def _numbers(event: Event, prefix: str) -> str:
+    """Loss, complementarity, mask means and speed of an event, as far as it has them."""
+
+    def get(name: str) -> Any:
+        return event.get(prefix + name)
+
+    parts = [f"loss {get('loss/total'):.4f}"] if get("loss/total") is not None else []
+    if get("agent/complementarity") is not None:
+        masks = f"{get('agent/input_mask_mean'):.2f}/{get('agent/target_mask_mean'):.2f}"
+        parts += [f"complementarity {get('agent/complementarity'):.3f}", f"masks {masks}"]
+    if event.get("speed/pairs_per_second"):
+        parts.append(f"{event['speed/pairs_per_second']:.2f} pairs/s")
+    return "  ".join(parts)

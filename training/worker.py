@@ -1,0 +1,74 @@
+"""One training process: builds what the loop needs from a specification. Ray Train calls it, or nobody does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from training.checkpoint import open_checkpoint, require_same_data, restore_state
+from training.config import Config
+from training.data import dataset_codec, open_training_data
+from training.loop import Trainer
+from training.models.build import build_model
+from training.optim import build_optimizer
+from training.runtime import Runtime
+from training.state import TrainState
+from training.step import Step
+from training.tracking import METRICS, JsonLinesSink, MlflowRun, MlflowSink, Sink
+
+
+@dataclass(frozen=True)
+class WorkerSpec:
+    """What every rank is told: absolute paths, the configuration, where to go on from, and how many threads to use."""
+
+    config: Config
+    shards: Path
+    run_dir: Path
+    resume_from: Path | None
+    threads: int | None
+    mlflow: MlflowRun | None
+
+
+def train_rank(spec: WorkerSpec, runtime: Runtime) -> None:
+    """Train as one rank, to the end."""
+    if spec.threads is not None:
+        torch.set_num_threads(spec.threads)
+    resumed = open_checkpoint(spec.resume_from) if spec.resume_from is not None else None
+    dataset = open_training_data(spec.shards, runtime.world_size, resumed.record.codec if resumed else None)
+    codec = dataset_codec(dataset, spec.config.data.codec_weights).to(runtime.device)
+    torch.manual_seed(spec.config.train.seed)  # the same first weights on every rank
+    model = build_model(spec.config.model, dataset.codec.dim).to(runtime.device)
+    state = TrainState(model, build_optimizer(spec.config.optimizer, model.parameters(), runtime.device))
+    if resumed is not None:
+        require_same_data(resumed, dataset.manifest.fingerprint)
+        restore_state(resumed, state)
+    trainer = Trainer(
+        config=spec.config,
+        runtime=runtime,
+        dataset=dataset,
+        state=state,
+        model=runtime.wrap(model),
+        step=Step(spec.config, codec, runtime.device, runtime.rank),
+        sinks=_sinks(spec, state.progress.step) if runtime.leads else (),
+        run_dir=spec.run_dir,
+    )
+    trainer.run()
+
+
+def ray_worker(options: dict[str, WorkerSpec]) -> None:
+    """Be a Ray Train worker: take rank, world size and device from Ray, and train."""
+    import ray.train
+    import ray.train.torch
+
+    context = ray.train.get_context()
+    runtime = Runtime(context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device())
+    train_rank(options["spec"], runtime)
+
+
+def _sinks(spec: WorkerSpec, step: int) -> list[Sink]:
+    sinks: list[Sink] = [JsonLinesSink(spec.run_dir / METRICS, step)]
+    if spec.mlflow is not None:
+        sinks.append(MlflowSink(spec.mlflow))
+    return sinks
