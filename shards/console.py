@@ -14,7 +14,8 @@ from rich.table import Table
 
 from shards.errors import CascadenceError
 
-out = Console(highlight=False)
+# In a pipe or a log there is no width to fit into, and a cut key is no key.
+out = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
 err = Console(stderr=True, highlight=False)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of tables for people.")]

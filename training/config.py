@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from shards.settings import Settings
 from training.data import DataConfig
-from training.losses.report import LossesConfig
+from training.losses.report import AUDIO_LOSSES, LOSSES, LossesConfig
 from training.models.build import ModelConfig
 from training.optim import OptimizerConfig
 
@@ -47,6 +47,7 @@ class Config(Settings):
 
     @model_validator(mode="after")
     def _check(self) -> Config:
-        if self.model.agent == "none" and not self.losses.needs_audio:
-            raise ValueError("without an agent, at least one loss on the audio needs a weight")
+        useful = LOSSES if self.model.agent == "masking" else AUDIO_LOSSES
+        if not any(self.losses.weight(name) > 0 for name in useful):
+            raise ValueError(f"losses: with the agent {self.model.agent}, one of {', '.join(useful)} needs a weight")
         return self

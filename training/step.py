@@ -11,7 +11,7 @@ from shards.codec import Codec
 from shards.order import derive
 from shards.reader import Batch
 from training.config import Config
-from training.losses import AudioCrops, LossReport, compute_losses
+from training.losses import AudioCrops, LossInputs, LossReport, compute_losses
 from training.losses.modulation import segments_for
 from training.metrics import Metrics
 from training.models.cascade import CascadeOutput
@@ -60,7 +60,8 @@ class Step:
         goal = batch.target.to(self._device, non_blocking=True).float()
         output: CascadeOutput = model(source, goal)
         crops = self._decode(output.latents, source, goal, start, stop) if self._config.losses.needs_audio else None
-        return output, compute_losses(self._config.losses, output, crops)
+        masks = None if output.agent is None else output.agent.losses
+        return output, compute_losses(self._config.losses, LossInputs(crops, masks))
 
     def _decode(self, output: Tensor, source: Tensor, goal: Tensor, start: int, stop: int) -> AudioCrops:
         seconds = (stop - start) / self._codec.spec.frame_rate

@@ -2,11 +2,12 @@
 
 from training.losses.masks import MaskLosses, mask_losses
 from training.losses.modulation import amplitude_envelope, envelope_correlation, modulation_correlation
-from training.losses.report import AudioCrops, LossesConfig, LossReport, compute_losses
+from training.losses.report import AudioCrops, LossesConfig, LossInputs, LossReport, compute_losses
 from training.losses.waveform import rms_error
 
 __all__ = [
     "AudioCrops",
+    "LossInputs",
     "LossReport",
     "LossesConfig",
     "MaskLosses",

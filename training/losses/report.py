@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
 from shards.settings import Settings
+from training.losses.masks import MaskLosses
 from training.losses.modulation import modulation_correlation
 from training.losses.waveform import rms_error
-
-if TYPE_CHECKING:
-    from training.models.cascade import CascadeOutput
 
 
 class LossesConfig(Settings):
@@ -64,25 +61,29 @@ class LossReport:
     raw: dict[str, Tensor]
 
 
-Loss = Callable[[CascadeOutput, AudioCrops | None], Tensor]
+@dataclass(frozen=True)
+class LossInputs:
+    """What the losses judge: crops of audio where one of them listens, and the agent's masks where it has some."""
+
+    crops: AudioCrops | None
+    masks: MaskLosses | None
+
+
+Loss = Callable[[LossInputs], Tensor]
 
 
 def _on_audio(loss: Callable[[AudioCrops], Tensor]) -> Loss:
-    def compute(output: CascadeOutput, crops: AudioCrops | None) -> Tensor:
-        del output
-        assert crops is not None, "an audio loss without decoded audio"
-        return loss(crops)
+    def compute(inputs: LossInputs) -> Tensor:
+        assert inputs.crops is not None, "an audio loss without decoded audio"
+        return loss(inputs.crops)
 
     return compute
 
 
-def _on_masks(name: str) -> Loss:
-    def compute(output: CascadeOutput, crops: AudioCrops | None) -> Tensor:
-        del crops
-        if output.agent is None:
-            return output.latents.new_zeros(())
-        value: Tensor = getattr(output.agent.losses, name)
-        return value
+def _on_masks(loss: Callable[[MaskLosses], Tensor]) -> Loss:
+    def compute(inputs: LossInputs) -> Tensor:
+        assert inputs.masks is not None, "a mask loss without masks"
+        return loss(inputs.masks)
 
     return compute
 
@@ -94,24 +95,30 @@ AUDIO_LOSSES: dict[str, Loss] = {
         lambda crops: modulation_correlation(crops.output, crops.input, crops.target, crops.segments)
     ),
 }
-LOSSES: dict[str, Loss] = {
-    **AUDIO_LOSSES,
-    "mask_regularisation": _on_masks("regularisation"),
-    "balance": _on_masks("balance"),
+MASK_LOSSES: dict[str, Loss] = {
+    "mask_regularisation": _on_masks(lambda masks: masks.regularisation),
+    "balance": _on_masks(lambda masks: masks.balance),
 }
+LOSSES = {**AUDIO_LOSSES, **MASK_LOSSES}
 
 
-def compute_losses(config: LossesConfig, output: CascadeOutput, crops: AudioCrops | None) -> LossReport:
-    """Compute the losses that count, and those that are watched; the only place that applies weights."""
-    total = output.latents.new_zeros(())
+def compute_losses(config: LossesConfig, inputs: LossInputs) -> LossReport:
+    """Compute the losses that count, and those that are watched; the only place that applies weights.
+
+    Losses on masks apply only where the agent has some.
+    """
+    total: Tensor | None = None
     raw: dict[str, Tensor] = {}
     for name, loss in LOSSES.items():
+        if name in MASK_LOSSES and inputs.masks is None:
+            continue
         weight = config.weight(name)
         if weight > 0:
-            value = loss(output, crops)
-            total = total + weight * value
+            value = loss(inputs)
+            total = weight * value if total is None else total + weight * value
             raw[name] = value.detach()
         elif name in config.watch:
             with torch.no_grad():
-                raw[name] = loss(output, crops)
+                raw[name] = loss(inputs)
+    assert total is not None, "the configuration lets no loss count"
     return LossReport(total, raw)
