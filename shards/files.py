@@ -92,13 +92,19 @@ def atomic_directory(path: Path) -> Iterator[Path]:
                 os.fsync(handle.fileno())
         write_bytes(temporary / COMPLETE, b"")
         if path.exists():
-            shutil.rmtree(previous, ignore_errors=True)
+            _remove(previous)
             path.rename(previous)
         temporary.rename(path)
         sync_directory(path.parent)
-        shutil.rmtree(previous, ignore_errors=True)
+        _remove(previous)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _remove(path: Path) -> None:
+    """Delete a directory, its marker first: a crash in between leaves nothing that looks complete."""
+    (path / COMPLETE).unlink(missing_ok=True)
+    shutil.rmtree(path, ignore_errors=True)
 
 
 def is_complete(path: Path) -> bool:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from shards import console
 from shards.console import Json, SetOptions
 from shards.errors import MisuseError
+
+if TYPE_CHECKING:
+    from training.generate import SourcePair
 
 app = console.make_app("From shards to a model to new audio.")
 
@@ -77,25 +81,21 @@ def generate(
         raise MisuseError("generate: give either --shards, or both --input and --target")
     opened = open_checkpoint(checkpoint)
     spec = opened.record.codec
-    model = load_model(checkpoint)
-    dataset = open_dataset(shards) if shards is not None else None
-    if dataset is not None:
-        dataset.require_codec(spec, "the checkpoint")
+    pairs: Iterable[SourcePair] = ()
+    if shards is not None:
+        pairs = pairs_from_shards(open_dataset(shards), opened, split, count)
     codec = load_codec(spec.name, codec_weights, allow_unknown_weights=True)
     if codec.spec != spec:
         raise CodecError(
             f"{checkpoint}: was trained with {describe_codec(spec)}, the codec found here is "
             f"{describe_codec(codec.spec)}; give the same weights with --codec-weights"
         )
-    if dataset is not None:
-        pairs, total = pairs_from_shards(dataset, opened, split, count), count
-    else:
-        assert input_file is not None
-        assert target_file is not None
-        pairs, total = iter([pair_from_audio(codec, input_file, target_file)]), 1
+    if input_file is not None and target_file is not None:
+        pairs, count = [pair_from_audio(codec, input_file, target_file)], 1
+    model = load_model(checkpoint)
     pieces = []
     with console.progress("pieces") as bar:
-        for number, pair in enumerate(bar.track(pairs, total=total, description="generating")):
+        for number, pair in enumerate(bar.track(pairs, total=count, description="generating")):
             piece = make_piece(model, codec, pair)
             folder = out / f"piece_{number:03d}"
             write_piece(folder, piece, spec.sample_rate)

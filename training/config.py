@@ -29,8 +29,9 @@ class TrainConfig(Settings):
 
 
 class TrackingConfig(Settings):
-    """MLflow."""
+    """Where a run is watched, beside its metrics.jsonl."""
 
+    mlflow: bool = Field(True, description="log to MLflow, where it is installed")
     experiment: str = "cascadence"
     store: str | None = Field(None, description="MLflow's store; else MLFLOW_TRACKING_URI, else RUN_DIR/mlflow.db")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -49,11 +50,8 @@ def pairs_from_shards(dataset: Dataset, checkpoint: Checkpoint, split: str, coun
     available = dataset.split(split).samples
     if available < count:
         raise CascadenceError(f"{dataset.path}: the split {split} has {available} pairs; ask for as many (--count)")
-    loader = dataset.loader(split, 1, mode="evaluate")
-    for number, batch in enumerate(loader):
-        if number == count:
-            return
-        yield SourcePair(batch.keys[0], batch.input[0].float(), batch.target[0].float())
+    batches = islice(dataset.loader(split, 1, mode="evaluate"), count)
+    return (SourcePair(batch.keys[0], batch.input[0].float(), batch.target[0].float()) for batch in batches)
 
 
 def pair_from_audio(codec: Codec, input_file: Path, target_file: Path) -> SourcePair:

@@ -172,7 +172,8 @@ def _worker_spec(
 @contextmanager
 def _tracked(request: Request, dataset: Dataset) -> Iterator[MlflowRun | None]:
     """Own the MLflow run: made or taken up before the workers start, ended truthfully whatever becomes of them."""
-    if not mlflow_available():
+    tracking = request.config.tracking
+    if not (tracking.mlflow and mlflow_available()):
         yield None
         return
     run_dir = request.run_dir.resolve()
@@ -180,7 +181,6 @@ def _tracked(request: Request, dataset: Dataset) -> Iterator[MlflowRun | None]:
     known: Any = read_json(record) if record.is_file() else {}
     params = {**_flat(request.config.model_dump(mode="json")), "dataset": dataset.manifest.fingerprint}
     params |= {"workers": str(request.workers), "codec": dataset.codec.name}
-    tracking = request.config.tracking
     run = start_mlflow(tracking.store, run_dir, tracking.experiment, known.get("run_id"), params)
     write_json(record, asdict(run))
     log_file(run, run_dir / "config.yaml")

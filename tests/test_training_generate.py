@@ -1,0 +1,169 @@
+"""Generation: levels, limits, numbers and files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from make_data import make_dataset
+
+from shards import open_dataset
+from shards.audio import write_wav
+from shards.codec import load_codec
+from shards.console import run
+from shards.errors import CascadenceError, DatasetError
+from shards.schema import CodecSpec
+from shards.settings import load_settings
+from training.checkpoint import CheckpointRecord, open_checkpoint, save_checkpoint
+from training.cli import app
+from training.config import Config
+from training.generate import SourcePair, describe, generate, pairs_from_shards, soft_limit
+from training.models.build import build_model
+from training.optim import build_optimizer
+from training.state import TrainState
+
+CONFIG = load_settings(Config, None, ["model.cascade.layers=1"])
+MDCT = CodecSpec(name="mdct", stage="transform")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    model = build_model(CONFIG.model, 128)
+    state = TrainState(model, build_optimizer(CONFIG.optimizer, model.parameters(), torch.device("cpu")))
+    record = CheckpointRecord(
+        codec=MDCT, dataset_fingerprint="f" * 64, frames=75, progress=state.progress.as_json(), metrics={}
+    )
+    path = tmp_path_factory.mktemp("run") / "best"
+    save_checkpoint(path, state, CONFIG, record)
+    return path
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_dataset(tmp_path_factory.mktemp("data") / "ds", {"train": [3], "val": [2]}, frames=75)
+
+
+def tone(
+    frequency: float, seconds: float = 1.0, level: float = 0.2
+) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    time = np.arange(round(seconds * 24_000)) / 24_000
+    return (level * np.sin(2 * np.pi * frequency * time)).astype(np.float32)
+
+
+def test_soft_limit_keeps_what_is_quiet_and_never_reaches_one() -> None:
+    samples = np.linspace(-5, 5, 1001).astype(np.float32)
+    limited = soft_limit(samples)
+    quiet = np.abs(samples) <= 0.9
+    np.testing.assert_array_equal(limited[quiet], samples[quiet])
+    assert np.abs(limited).max() < 1.0
+    assert (np.diff(limited) >= 0).all()
+
+
+def test_a_piece_has_the_level_of_its_sources() -> None:
+    torch.manual_seed(0)
+    model = build_model(CONFIG.model, 128).eval()
+    codec = load_codec("mdct")
+    sources = [codec.encode(torch.from_numpy(tone(f))[None, None])[0] for f in (220.0, 880.0)]
+    piece = generate(model, codec, SourcePair("tones", sources[0], sources[1]))
+    assert set(piece.audio) == {"input", "target", "output"}
+    assert all(len(samples) == 24_000 for samples in piece.audio.values())
+    wanted = np.sqrt((piece.metrics["input_rms"] ** 2 + piece.metrics["target_rms"] ** 2) / 2)
+    assert piece.metrics["output_rms"] == pytest.approx(wanted, rel=0.02)
+    assert piece.metrics["gain"] <= 3.0
+
+
+def test_gain_stays_within_three_times() -> None:
+    torch.manual_seed(0)
+    model = build_model(CONFIG.model, 128).eval()
+    codec = load_codec("mdct")
+    # Equal sources of opposite sign cancel in the stages' sums: the output is quiet, and would be made loud noise.
+    latents = codec.encode(torch.from_numpy(tone(440.0))[None, None])[0]
+    piece = generate(model, codec, SourcePair("cancelling", latents, -latents))
+    assert piece.metrics["gain"] <= 3.0
+
+
+def test_measures_tell_a_copy_from_something_else() -> None:
+    rng = np.random.default_rng(0)
+    first, second = (rng.normal(0, 0.1, 24_000).astype(np.float32) for _ in range(2))
+    copied = describe({"input": first, "target": second, "output": first * 0.5}, 24_000)
+    assert copied["waveform_correlation_input"] == pytest.approx(1.0, abs=1e-4)
+    assert copied["envelope_correlation_input"] == pytest.approx(1.0, abs=1e-3)
+    assert abs(copied["waveform_correlation_target"]) < 0.05
+    assert copied["rms_ratio_input"] == pytest.approx(0.5, rel=1e-3)
+
+
+def test_pieces_from_shards_are_written_whole(
+    checkpoint: Path, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["generate", "--checkpoint", str(checkpoint), "--shards", str(dataset), "--split", "val"]
+    with pytest.raises(SystemExit) as done:
+        run(app, "training", [*arguments, "--count", "2", "--out", str(tmp_path / "out"), "--json"])
+    assert done.value.code in {0, None}
+    printed = json.loads(capsys.readouterr().out)
+    written = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert printed["pieces"] == written["pieces"]
+    keys = [row["key"].decode() for row in open_dataset(dataset).index("val")]
+    assert [piece["name"] for piece in written["pieces"]] == keys
+    for number in range(2):
+        folder = tmp_path / "out" / f"piece_{number:03d}"
+        for name in ("input", "target", "output"):
+            info = soundfile.info(folder / f"{name}.wav")
+            assert (info.samplerate, info.channels, info.frames) == (24_000, 1, 24_000)
+        for picture in ("waveforms.png", "spectrograms.png"):
+            assert (folder / picture).read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_piece_from_two_recordings(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_wav(tmp_path / "a.wav", tone(220.0, 1.5), 24_000)
+    soundfile.write(tmp_path / "b.wav", np.stack([tone(330.0, 2.0)] * 2, 1), 48_000)
+    arguments = ["generate", "--checkpoint", str(checkpoint), "--out", str(tmp_path / "out"), "--json"]
+    with pytest.raises(SystemExit) as done:
+        run(app, "training", [*arguments, "--input", str(tmp_path / "a.wav"), "--target", str(tmp_path / "b.wav")])
+    assert done.value.code in {0, None}
+    (piece,) = json.loads(capsys.readouterr().out)["pieces"]
+    output, rate = soundfile.read(tmp_path / "out" / "piece_000" / "output.wav")
+    assert rate == 24_000
+    assert len(output) == 24_000, "the shorter one is the measure: 2 s at 24 kHz, written as 48 kHz, are 1 s"
+    assert 0.5 < piece["rms_ratio_input"] < 2
+
+
+def test_misuse_and_mismatch_get_one_line(
+    checkpoint: Path, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = ["generate", "--checkpoint", str(checkpoint), "--out", str(tmp_path / "out")]
+    for arguments, code, message in (
+        (base, 2, "either --shards, or both --input and --target"),
+        ([*base, "--shards", str(dataset), "--count", "9"], 1, "has 2 pairs; ask for as many"),
+        (
+            [*base, "--shards", str(dataset), "--split", "test"],
+            2,
+            "no split 'test'; choose one of: train, val",
+        ),
+        ([*base, "--shards", str(tmp_path / "nothing")], 1, "there is no such dataset"),
+    ):
+        with pytest.raises(SystemExit) as done:
+            run(app, "training", arguments)
+        said = capsys.readouterr().err
+        assert done.value.code == code, said
+        assert message in said
+        assert "Traceback" not in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_another_codecs_shards_are_refused(checkpoint: Path, tmp_path: Path) -> None:
+    encodec = CodecSpec(name="encodec", stage="pre_quantizer", bandwidth=6.0, weights_sha256="a" * 64)
+    other = open_dataset(make_dataset(tmp_path / "ds", {"train": [2]}, frames=75, codec=encodec))
+    with pytest.raises(DatasetError, match=r"made by the codec encodec \(weights aaaaaaaaaaaa\).*for mdct"):
+        pairs_from_shards(other, open_checkpoint(checkpoint), "train", 1)
+
+
+def test_an_output_that_is_not_finite_is_refused() -> None:
+    model = build_model(CONFIG.model, 128).eval()
+    latents = torch.full((128, 10), float("nan"))
+    with pytest.raises(CascadenceError, match="output is not finite"):
+        generate(model, load_codec("mdct"), SourcePair("broken", latents, latents))

@@ -1,0 +1,214 @@
+"""Launching without Ray: resume to the bit after a kill, run directories, and clear words for what goes wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from make_data import make_dataset
+
+from shards.console import run
+from shards.schema import CodecSpec
+from training.checkpoint import load_model, newest_checkpoint
+from training.cli import app
+from training.tracking import read_events
+
+ROOT = Path(__file__).parents[1]
+SMALL = [
+    "model.cascade.layers=1",
+    "data.batch_size=2",
+    "train.audio_crop_seconds=0.25",
+    "train.log_steps=1",
+    "tracking.mlflow=off",
+]
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_dataset(tmp_path_factory.mktemp("data") / "ds", {"train": [5, 3], "val": [3]})
+
+
+def options(dataset: Path, run_dir: Path, *overrides: str) -> list[str]:
+    sets = [part for override in (*SMALL, *overrides) for part in ("--set", override)]
+    return ["launch", "--shards", str(dataset), "--run-dir", str(run_dir), "--local", *sets]
+
+
+def launch(dataset: Path, run_dir: Path, *overrides: str, extra: tuple[str, ...] = ()) -> int:
+    with pytest.raises(SystemExit) as done:
+        run(app, "python -m training", [*options(dataset, run_dir, *overrides), *extra])
+    return int(done.value.code or 0)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of three epochs of four steps each, never interrupted."""
+    run_dir = tmp_path_factory.mktemp("runs") / "undisturbed"
+    assert launch(dataset, run_dir, "train.epochs=3", "train.checkpoint_epochs=2") == 0
+    return run_dir
+
+
+def weights(run_dir: Path, name: str = "last") -> dict[str, torch.Tensor]:
+    return load_model(run_dir / "checkpoints" / name).state_dict()
+
+
+def assert_equal_weights(first: Path, second: Path) -> None:
+    ours, theirs = weights(first), weights(second)
+    different = [name for name in ours if not torch.equal(ours[name], theirs[name])]
+    assert different == []
+
+
+def test_a_run_directory_holds_what_it_should(undisturbed: Path) -> None:
+    assert {p.name for p in undisturbed.iterdir()} == {"checkpoints", "config.yaml", "metrics.jsonl"}
+    assert {p.name for p in (undisturbed / "checkpoints").iterdir()} == {"best", "last", "epoch_0002"}
+    events = [event for event, _ in read_events(undisturbed / "metrics.jsonl")]
+    assert [e["event"] for e in events].count("epoch") == 3
+    steps = [e["step"] for e in events if e["event"] == "train"]
+    assert steps == list(range(1, 13))
+    losses = [e["val/loss/total"] for e in events if e["event"] == "epoch"]
+    newest = newest_checkpoint(undisturbed)
+    assert newest is not None
+    assert newest.progress.best_loss == min(losses)
+    assert newest.progress.best_epoch == losses.index(min(losses)) + 1
+
+
+def test_a_killed_run_goes_on_to_the_same_weights(dataset: Path, undisturbed: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "killed"
+    overrides = ("train.epochs=3", "train.checkpoint_epochs=2", "train.checkpoint_steps=1")
+    arguments = [sys.executable, "-m", "training", *options(dataset, run_dir, *overrides)]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    process = subprocess.Popen(arguments, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and process.poll() is None:
+            if any(event["step"] >= 7 for event, _ in read_events(run_dir / "metrics.jsonl")):
+                break
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+    finally:
+        process.wait()
+    newest = newest_checkpoint(run_dir)
+    assert newest is not None
+    assert 6 <= newest.progress.step < 12, "it was killed in the middle"
+    assert launch(dataset, run_dir, *overrides) == 0
+    assert_equal_weights(run_dir, undisturbed)
+    events = [event for event, _ in read_events(run_dir / "metrics.jsonl")]
+    assert [e["step"] for e in events if e["event"] == "train"] == list(range(1, 13)), "each step is told once"
+
+
+def test_more_epochs_go_on_where_the_run_ended(dataset: Path, undisturbed: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "longer"
+    assert launch(dataset, run_dir, "train.epochs=1") == 0
+    assert launch(dataset, run_dir, "train.epochs=3") == 0
+    assert_equal_weights(run_dir, undisturbed)
+
+
+def test_a_finished_run_is_left_as_it_is(dataset: Path, undisturbed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (undisturbed / "metrics.jsonl").read_bytes()
+    assert launch(dataset, undisturbed, "train.epochs=3", "train.checkpoint_epochs=2") == 0
+    assert "already trained to epoch 3" in capsys.readouterr().out
+    assert (undisturbed / "metrics.jsonl").read_bytes() == before
+
+
+def test_resume_never_and_from_a_path(
+    dataset: Path, undisturbed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert launch(dataset, undisturbed, "train.epochs=4", extra=("--resume", "never")) == 2
+    assert "holds a run already" in capsys.readouterr().err
+    start = str(undisturbed / "checkpoints" / "epoch_0002")
+    assert launch(dataset, tmp_path / "branch", "train.epochs=3", extra=("--resume", start, "--json")) == 0
+    assert json.loads(capsys.readouterr().out)["resumed_from"].endswith("epoch_0002")
+    assert_equal_weights(tmp_path / "branch", undisturbed)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("--set", "train.epoch=3"), 2, "unknown key 'train.epoch'; did you mean 'train.epochs'?"),
+        (("--set", "losses.rms_inptu=1"), 2, "did you mean 'losses.rms_input'?"),
+        (("--set", "train.epochs=none"), 2, "train.epochs"),
+        (("--config", "smok"), 2, "did you mean 'smoke'?"),
+        (("--workers", "2"), 2, "--local trains in this one process"),
+        (("--resume", "/nowhere"), 1, "/nowhere: there is no such checkpoint"),
+    ],
+)
+def test_misuse_is_one_line(
+    dataset: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: tuple[str, ...],
+    code: int,
+    message: str,
+) -> None:
+    assert launch(dataset, tmp_path / "run", extra=arguments) == code
+    said = capsys.readouterr().err
+    assert message in said
+    assert "Traceback" not in said
+    assert not (tmp_path / "run").exists(), "nothing half-written is left behind"
+
+
+def test_missing_and_damaged_data_are_named(dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert launch(tmp_path / "nothing", tmp_path / "run") == 1
+    assert "nothing: there is no such dataset" in capsys.readouterr().err
+    cut = make_dataset(tmp_path / "cut", {"train": [4]})
+    shard = cut / "train" / "cut-train-000000.tar"
+    shard.chmod(0o644)
+    shard.write_bytes(shard.read_bytes()[: shard.stat().st_size // 2])
+    assert launch(cut, tmp_path / "run") == 1
+    said = capsys.readouterr().err
+    assert "cut-train-000000.tar" in said
+    assert "encode the dataset again" in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_model_is_not_trained_on_with_another_codecs_shards(
+    undisturbed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    encodec = CodecSpec(name="encodec", stage="pre_quantizer", bandwidth=6.0, weights_sha256="a" * 64)
+    other = make_dataset(tmp_path / "other", {"train": [4]}, codec=encodec)
+    assert launch(other, undisturbed, "train.epochs=4") == 1
+    said = capsys.readouterr().err
+    assert "made by the codec encodec" in said
+    assert "--codec mdct" in said
+
+
+def test_a_run_is_not_gone_on_with_as_another_model(
+    dataset: Path, undisturbed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert launch(dataset, undisturbed, "train.epochs=4", "model.cascade.dropout=0.2") == 2
+    assert "another `model` section" in capsys.readouterr().err
+
+
+def test_a_small_dataset_trains_with_smaller_batches(dataset: Path, tmp_path: Path) -> None:
+    assert launch(dataset, tmp_path / "run", "train.epochs=1", "data.batch_size=64") == 0
+    events = [event for event, _ in read_events(tmp_path / "run" / "metrics.jsonl")]
+    assert events[0]["batch_size"] == 8, "all that there is, in one step"
+    assert [e["step"] for e in events if e["event"] == "train"] == [1]
+
+
+def test_without_validation_pairs_the_training_loss_decides(tmp_path: Path) -> None:
+    plain = make_dataset(tmp_path / "plain", {"train": [4]})
+    assert launch(plain, tmp_path / "run", "train.epochs=1") == 0
+    assert (tmp_path / "run" / "checkpoints" / "best" / "COMPLETE").is_file()
+
+
+def test_local_training_needs_neither_ray_nor_mlflow(dataset: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys\n"
+        "sys.modules['ray'] = sys.modules['mlflow'] = None  # as if they were not installed\n"
+        "from shards.console import run\n"
+        "from training.cli import app\n"
+        f"run(app, 'training', {options(dataset, tmp_path / 'run', 'train.epochs=1', 'tracking.mlflow=on')!r})\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    events = [event for event, _ in read_events(tmp_path / "run" / "metrics.jsonl")]
+    assert events[-1]["event"] == "end"
+    assert "loss/total" in events[1]
+    assert not (tmp_path / "run" / "mlflow.db").exists()
