@@ -23,6 +23,7 @@ class CascadeConfig(Settings):
     feedforward: int = Field(4, ge=1, description="width of the feed-forward path, in widths of the stage")
     dropout: float = Field(0.1, ge=0, lt=1, description="feed-forward and residual paths; attention has none")
     anti_cheating: float = Field(0.0, ge=0, description="noise on the sources in training, in their own deviations")
+    initial_gain: float = Field(0.1, gt=0, le=1, description="of what a stage adds to its sources, before training")
     scale_clamp: tuple[float, float] = Field((0.7, 1.5), description="bounds of the RMS scaling after each stage")
 
     @model_validator(mode="after")
@@ -55,6 +56,10 @@ class Stage(nn.Module):
         )
         self.output_norm = nn.LayerNorm(width)
         self.projection = spectral_norm(nn.Linear(width, dim))
+        # A stage starts near silence and learns what to add. At full gain an untrained stage adds the same loud hum to
+        # every frame, in channels where music has next to nothing, and a short training never gets rid of it.
+        nn.init.constant_(self.output_norm.weight, config.initial_gain)
+        nn.init.zeros_(self.projection.bias)
 
     def forward(self, *sources: Tensor) -> Tensor:
         """Map sources [B, D, T], together `width` channels, to [B, D, T] in float32."""
