@@ -1,0 +1,1 @@
+"""What is measured, each against its baseline in the same run: `python -m benchmarks.NAME [--json]`."""

@@ -1,0 +1,173 @@
+"""The loader against the stock `webdataset` reader on the same shards, and against plain reading of raw files.
+
+Pairs of float16 latents [128, 1200], batch 16, one pass over 256 pairs in 4 shards. The page cache is warm: a first
+pass of each reader does not count.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import webdataset
+from numpy.typing import NDArray
+from torch import Tensor
+
+from benchmarks.timing import compare, measure, report, wants_json
+from shards import Dataset, open_dataset
+from shards.latents import LatentsType, cast
+from shards.manifest import codec_fingerprint, partial_folder
+from shards.publish import DatasetHeader, publish
+from shards.schema import ENVELOPE_SEGMENTS, Build, CodecSpec, Receipt, SampleRecord, Side
+from shards.writer import Sample, sample_key, write_shard
+
+SHARDS, SAMPLES_PER_SHARD = 4, 64
+FRAMES, BATCH = 1200, 16
+DTYPE: LatentsType = "float16"
+CODEC = CodecSpec(name="mdct", stage="transform")
+BASELINE = "webdataset"
+
+
+def main() -> None:
+    as_json = wants_json(__doc__ or "")
+    with tempfile.TemporaryDirectory() as temporary:
+        dataset = open_dataset(make_dataset(Path(temporary) / "bench"))
+        raw = write_raw(dataset, Path(temporary) / "raw")
+        contenders = {
+            BASELINE: lambda: consume(read_webdataset(dataset)),
+            "raw files": lambda: consume(read_raw(raw)),
+            "loader, no crc": lambda: consume(read_loader(dataset, check_crc=False)),
+            "loader, crc": lambda: consume(read_loader(dataset, check_crc=True)),
+        }
+        rows = compare(measure(contenders), BASELINE)
+    pairs = SHARDS * SAMPLES_PER_SHARD
+    megabytes = pairs * 2 * CODEC.dim * FRAMES * np.dtype(DTYPE).itemsize / 1e6
+    against_raw = next(row["seconds"] for row in rows if row["name"] == "raw files")
+    for row in rows:
+        row["raw_ratio"] = against_raw / row["seconds"]
+        row["pairs_per_second"] = round(pairs / row["seconds"])
+        row["mb_per_second"] = round(megabytes / row["seconds"])
+    report(f"{pairs} pairs of {DTYPE} [{CODEC.dim}, {FRAMES}], batch {BATCH}", BASELINE, rows, as_json=as_json)
+
+
+def consume(batches: Iterator[tuple[Tensor, Tensor]]) -> None:
+    """Take every batch, and look at it, so that nothing stays unread."""
+    seen = 0
+    for source, goal in batches:
+        assert source.shape == goal.shape == (BATCH, CODEC.dim, FRAMES)
+        seen += len(source)
+    assert seen == SHARDS * SAMPLES_PER_SHARD, f"{seen} pairs were read"
+
+
+def read_loader(dataset: Dataset, *, check_crc: bool) -> Iterator[tuple[Tensor, Tensor]]:
+    """Read a shuffled epoch with the loader."""
+    for batch in dataset.loader("train", BATCH, check_crc=check_crc):
+        yield batch.input, batch.target
+
+
+def read_webdataset(dataset: Dataset) -> Iterator[tuple[Tensor, Tensor]]:
+    """Read the shards in order with the stock reader and a decode that refuses pickles."""
+    urls = [str(dataset.path / shard.file) for shard in dataset.split("train").shards]
+    pairs = webdataset.WebDataset(urls, shardshuffle=False).to_tuple("input.npy", "target.npy")
+    return iter(pairs.map_tuple(decode, decode).batched(BATCH, collation_fn=stack))
+
+
+def read_raw(files: list[tuple[Path, Path]]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Read one file an array: no archive, no index, no check."""
+    for first in range(0, len(files), BATCH):
+        yield stack(
+            [tuple(np.load(path, allow_pickle=False) for path in pair) for pair in files[first : first + BATCH]]
+        )
+
+
+def decode(payload: bytes) -> NDArray[Any]:
+    """Read a `.npy` payload, refusing objects."""
+    return np.lib.format.read_array(io.BytesIO(payload), allow_pickle=False)
+
+
+def stack(pairs: list[tuple[NDArray[Any], ...]]) -> tuple[Tensor, Tensor]:
+    """Stack the arrays of a batch, side by side."""
+    source, goal = (torch.from_numpy(np.stack(side)) for side in zip(*pairs, strict=True))
+    return source, goal
+
+
+def make_dataset(folder: Path) -> Path:
+    """Publish a dataset of seeded noise at the level of latents."""
+    rng = np.random.default_rng(0)
+    receipts = [_write_receipt(folder, number, rng) for number in range(SHARDS)]
+    build = Build(git_commit=None, versions={}, config={})
+    publish(folder, DatasetHeader("bench", CODEC, DTYPE, FRAMES * CODEC.hop, {"mode": "noise"}, build), receipts)
+    return folder
+
+
+def write_raw(dataset: Dataset, folder: Path) -> list[tuple[Path, Path]]:
+    """Write the same arrays once more, as a file each."""
+    files = []
+    for batch in dataset.loader("train", 1, mode="evaluate"):
+        pair = tuple(folder / f"{batch.keys[0]}.{side}.npy" for side in ("input", "target"))
+        folder.mkdir(exist_ok=True)
+        for path, latents in zip(pair, (batch.input, batch.target), strict=True):
+            np.save(path, latents[0].numpy())
+        files.append((pair[0], pair[1]))
+    return files
+
+
+def _write_receipt(folder: Path, number: int, rng: np.random.Generator) -> Receipt:
+    file = f"train/bench-train-{number:06d}.tar"
+    samples = [_make_sample(number * SAMPLES_PER_SHARD + place, rng) for place in range(SAMPLES_PER_SHARD)]
+    written = write_shard(partial_folder(folder) / file, samples)
+    return Receipt(
+        shard=file,
+        split="train",
+        plan_sha256="",
+        samples=len(samples),
+        bytes=written.bytes,
+        sha256=written.sha256,
+        groups=tuple(sample.record.group for sample in samples),
+        rows=written.rows,
+        statistics=written.statistics,
+        rejected=(),
+    )
+
+
+def _make_sample(number: int, rng: np.random.Generator) -> Sample:
+    latents = [5.7 * rng.standard_normal((CODEC.dim, FRAMES), dtype=np.float32) for _ in range(2)]
+    stored, sides = [], []
+    for name, values in zip(("input", "target"), latents, strict=True):
+        array, snr = cast(values, DTYPE)
+        stored.append(array)
+        sides.append(
+            Side(
+                path=f"{number}_{name}.wav",
+                sha256=hashlib.sha256(array.tobytes()).hexdigest(),
+                sample_rate=CODEC.sample_rate,
+                channels=1,
+                start=0,
+                valid_frames=FRAMES,
+                rms=0.1,
+                peak=0.5,
+                envelope=(0.5,) * ENVELOPE_SEGMENTS,
+                cast_snr_db=round(snr, 2),
+            )
+        )
+    record = SampleRecord(
+        key=sample_key(sides[0], sides[1], codec_fingerprint(CODEC)),
+        split="train",
+        group=str(number),
+        pairing="noise",
+        pairing_seed=0,
+        codec_fingerprint=codec_fingerprint(CODEC),
+        input=sides[0],
+        target=sides[1],
+    )
+    return Sample(record, stored[0], stored[1])
+
+
+if __name__ == "__main__":
+    main()
