@@ -132,7 +132,7 @@ class _Meter:
 
     def __init__(self, total: int, window_seconds: float) -> None:
         self.bar = console.progress("pairs")
-        self._task = self.bar.add_task("encoding", total=total, note="")
+        self._task = self.bar.add_task("encoding", total=total)
         self._total, self._window = total, window_seconds
         self._done = self._rejected = 0
         self._started = self._spoke = time.monotonic()

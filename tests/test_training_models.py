@@ -24,9 +24,9 @@ def model() -> Cascade:
     return build_model(SMALL, 128).eval()
 
 
-def test_the_default_model_has_the_size_of_the_seeds(model: Cascade) -> None:
+def test_the_default_model_has_its_known_size(model: Cascade) -> None:
     full = build_model(ModelConfig(), 128)
-    # The seeds' 16,751,810 less what they hold and never use: a style discriminator inside the agent (197,826).
+    # The original's 16,751,810 less what it holds and never uses: a style discriminator in the agent (197,826).
     assert sum(p.numel() for p in full.parameters()) == 16_553_984
     assert all(p.requires_grad for p in full.parameters())
 

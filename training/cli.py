@@ -25,6 +25,7 @@ def launch(
     config: Annotated[str | None, typer.Option(help="A configuration's name or file.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Ray Train workers: one a GPU, or CPU processes.")] = 1,
     local: Annotated[bool, typer.Option("--local", help="Train in this process, without Ray.")] = False,
+    codec_weights: Annotated[Path | None, typer.Option(help="EnCodec's weights file.")] = None,
     resume: Annotated[str, typer.Option(metavar="auto|never|PATH", help="auto goes on where RUN_DIR stands.")] = "auto",
     set_: SetOptions = None,
     json: Json = False,
@@ -36,7 +37,8 @@ def launch(
     from training.launch import Request, launch_local, launch_ray
     from training.progress import ProgressView
 
-    settings = load_settings(Config, find_config(CONFIGS, config) if config else None, set_ or [])
+    given = [f"data.codec_weights={codec_weights}"] if codec_weights is not None else []
+    settings = load_settings(Config, find_config(CONFIGS, config) if config else None, given + (set_ or []))
     request = Request(shards, run_dir, settings, workers, resume)
     with ProgressView(run_dir):
         resumed = (launch_local if local else launch_ray)(request)
@@ -68,11 +70,10 @@ def generate(
     json: Json = False,
 ) -> None:
     """Make new audio, from pairs of a dataset or from two recordings."""
-    from shards.codec import load_codec
-    from shards.dataset import describe_codec, open_dataset
-    from shards.errors import CodecError
+    from shards.dataset import open_dataset
     from shards.files import write_json
     from training.checkpoint import load_model, open_checkpoint
+    from training.data import load_matching_codec
     from training.generate import generate as make_piece
     from training.generate import pair_from_audio, pairs_from_shards, write_piece
 
@@ -84,12 +85,7 @@ def generate(
     pairs: Iterable[SourcePair] = ()
     if shards is not None:
         pairs = pairs_from_shards(open_dataset(shards), opened, split, count)
-    codec = load_codec(spec.name, codec_weights, allow_unknown_weights=True)
-    if codec.spec != spec:
-        raise CodecError(
-            f"{checkpoint}: was trained with {describe_codec(spec)}, the codec found here is "
-            f"{describe_codec(codec.spec)}; give the same weights with --codec-weights"
-        )
+    codec = load_matching_codec(spec, codec_weights, str(checkpoint))
     if input_file is not None and target_file is not None:
         pairs, count = [pair_from_audio(codec, input_file, target_file)], 1
     model = load_model(checkpoint)

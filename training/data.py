@@ -42,13 +42,16 @@ def rank_batch(dataset: Dataset, batch_size: int, world_size: int) -> int:
     return min(batch_size, dataset.splits["train"].samples // world_size)
 
 
-def dataset_codec(dataset: Dataset, weights: str | None) -> Codec:
-    """Load the codec that made a dataset's latents. Raises `CodecError` where the weights are others."""
-    # Unknown weights are taken here: the dataset names the ones that made it, and these are compared.
-    codec = load_codec(dataset.codec.name, weights, allow_unknown_weights=True)
-    if codec.spec != dataset.codec:
+def load_matching_codec(spec: CodecSpec, weights: str | Path | None, owner: str) -> Codec:
+    """Load the codec that `owner`, a dataset or checkpoint, was made with.
+
+    Raises `CodecError` where its weights are missing or others.
+    """
+    # Unknown weights are taken here: the owner names the ones it was made with, and these are compared.
+    codec = load_codec(spec.name, weights, allow_unknown_weights=True)
+    if codec.spec != spec:
         raise CodecError(
-            f"{dataset.path}: its latents were made by {describe_codec(dataset.codec)}, the codec found here is "
-            f"{describe_codec(codec.spec)}; give the same weights with --codec-weights"
+            f"{owner}: was made with {describe_codec(spec)}, the codec found here is {describe_codec(codec.spec)}; "
+            "give the same weights with --codec-weights"
         )
     return codec

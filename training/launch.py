@@ -15,7 +15,7 @@ from shards.files import read_json, write_bytes, write_json
 from shards.settings import dump_yaml
 from training.checkpoint import Checkpoint, newest_checkpoint, open_checkpoint, require_same_data
 from training.config import Config
-from training.data import dataset_codec, open_training_data
+from training.data import load_matching_codec, open_training_data
 from training.runtime import local_runtime
 from training.tracking import MlflowRun, end_mlflow, log_file, mlflow_available, start_mlflow
 from training.worker import WorkerSpec, ray_worker, train_rank
@@ -127,7 +127,7 @@ def _prepare(request: Request) -> tuple[Checkpoint | None, Dataset]:
     """Check all that can be checked before a worker starts, and write the run directory's documents."""
     resumed = _resume_point(request)
     dataset = open_training_data(request.shards, request.workers, resumed.record.codec if resumed else None)
-    dataset_codec(dataset, request.config.data.codec_weights)
+    load_matching_codec(dataset.codec, request.config.data.codec_weights, str(dataset.path))
     if resumed is not None:
         require_same_data(resumed, dataset.manifest.fingerprint)
         if resumed.config.model != request.config.model:

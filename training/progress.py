@@ -23,7 +23,7 @@ class ProgressView:
         self._began = time.time()
         self._seen = 0
         self._bar = console.progress("steps")
-        self._task = self._bar.add_task("training", total=None, note="")
+        self._task = self._bar.add_task("training", total=None)
         self._epochs = 0
         self._newest: Event = {}
         self._stop = threading.Event()

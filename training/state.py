@@ -22,7 +22,6 @@ class Progress:
     loader: dict[str, Any] | None = None
     best_loss: float | None = None
     best_epoch: int | None = None
-    tracking_run: str | None = None
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> Progress:
@@ -42,7 +41,9 @@ class Progress:
 class TrainState:
     """The model, its optimizer and the run's progress.
 
-    Not saved, because it follows from what is: random numbers (each step seeds its own from the run's seed, the step
+    Not saved here: the MLflow run's id, which the run directory keeps from before the first step (`run.json`).
+
+    Not saved at all, because it follows from what is: random numbers (each step seeds its own from the run's seed, the step
     and the rank: `training.step.seed_step`), the order of the data (from seed and epoch), the codec (frozen, named by
     the dataset), and the configuration (it lies beside the state).
     """

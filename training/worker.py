@@ -9,7 +9,7 @@ import torch
 
 from training.checkpoint import open_checkpoint, require_same_data, restore_state
 from training.config import Config
-from training.data import dataset_codec, open_training_data
+from training.data import load_matching_codec, open_training_data
 from training.loop import Trainer
 from training.models.build import build_model
 from training.optim import build_optimizer
@@ -37,7 +37,7 @@ def train_rank(spec: WorkerSpec, runtime: Runtime) -> None:
         torch.set_num_threads(spec.threads)
     resumed = open_checkpoint(spec.resume_from) if spec.resume_from is not None else None
     dataset = open_training_data(spec.shards, runtime.world_size, resumed.record.codec if resumed else None)
-    codec = dataset_codec(dataset, spec.config.data.codec_weights).to(runtime.device)
+    codec = load_matching_codec(dataset.codec, spec.config.data.codec_weights, str(dataset.path)).to(runtime.device)
     torch.manual_seed(spec.config.train.seed)  # the same first weights on every rank
     model = build_model(spec.config.model, dataset.codec.dim).to(runtime.device)
     state = TrainState(model, build_optimizer(spec.config.optimizer, model.parameters(), runtime.device))

@@ -33,7 +33,7 @@ def info(dataset: DatasetPath, json: Json = False) -> None:
             ("window", f"{summary['seconds']:g} s, latents {summary['shape']} {summary['dtype']}"),
             ("size", f"{summary['bytes'] / 1e6:.1f} MB"),
             ("codec", summary["codec_description"]),
-            ("pairing", ", ".join(f"{k} {v}" for k, v in summary["pairing"].items() if k != "root")),
+            ("pairing", ", ".join(f"{k} {v}" for k, v in summary["pairing"].items() if k != "pairs_sha256")),
             ("refused", ", ".join(f"{n} {reason}" for reason, n in summary["rejected"].items()) or "none"),
             ("fingerprint", summary["fingerprint"]),
             ("built by", ", ".join(f"{k} {v}" for k, v in build["versions"].items())),

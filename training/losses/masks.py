@@ -21,7 +21,7 @@ class MaskLosses:
 
 
 def mask_losses(input_mask: Tensor, target_mask: Tensor) -> MaskLosses:
-    """Judge two masks [B, D, T] in [0, 1], as the seeds do.
+    """Judge two masks [B, D, T] in [0, 1].
 
     Regularisation: 10 * overlap, 0.5 * squared distance of the masks' sum from one, and 5 * what the variance over
     time lacks to 0.05. Balance: squared distance of each mask's mean from one half.

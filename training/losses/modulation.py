@@ -32,7 +32,7 @@ def envelope_correlation(first: Tensor, second: Tensor) -> Tensor:
 def modulation_correlation(output: Tensor, input_audio: Tensor, target_audio: Tensor, segments: int) -> Tensor:
     """Sum over both sources of the squared envelope correlation with the output; audio [B, 1, n], a scalar.
 
-    Against outputs that copy the loudness of one source (the seeds' notes, `quadratic`).
+    Against outputs that copy the loudness of one source.
     """
     envelope = amplitude_envelope(output, segments)
     return sum(
