@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json as jsonlib
 import sys
 import time
 from pathlib import Path
@@ -98,12 +99,13 @@ def encode(
 
     options = {
         "codec.name": codec,
-        "codec.weights": codec_weights,
+        "codec.weights": str(codec_weights) if codec_weights else None,
         "codec.allow_unknown_weights": codec_allow_unknown_weights or None,
         "output.latents": latents,
         "max_reject_fraction": max_reject_fraction,
     }
-    given = [f"{key}={value}" for key, value in options.items() if value is not None]
+    # As JSON, which is YAML, so that a path with ` #` in it or named `no` stays what it is.
+    given = [f"{key}={jsonlib.dumps(value)}" for key, value in options.items() if value is not None]
     settings = load_settings(EncodeConfig, find_config(CONFIGS, config) if config else None, given + (set_ or []))
     plan = read_pairs(pairs)
     window = plan.header.window_samples / plan.header.sample_rate
