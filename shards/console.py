@@ -48,7 +48,8 @@ def run(app: typer.Typer, program: str, arguments: Sequence[str] | None = None) 
     except CascadenceError as error:
         _fail(str(error), error.exit_code, debug)
     except OSError as error:
-        name = f"{error.filename}: " if error.filename else ""
+        place = error.filename2 or error.filename  # of a rename: not the temporary name
+        name = f"{place}: " if place else ""
         _fail(f"{name}{error.strerror or error}", 1, debug)
 
 

@@ -173,6 +173,13 @@ def test_pair_to_a_place_that_can_not_be_written_names_it(music: Path, tmp_path:
     assert error.count("\n") == 1
 
 
+def test_pair_over_a_folder_names_it_and_leaves_nothing(music: Path, tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / "out").mkdir()
+    assert cli("pair", music, "--mode", "suffix", "--seconds", 0.5, "--out", tmp_path / "out") == 1
+    assert capsys.readouterr().err == f"error: {tmp_path / 'out'}: Is a directory\n"
+    assert [path.name for path in tmp_path.rglob("*")] == ["out"]
+
+
 # encode
 
 
