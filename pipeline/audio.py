@@ -47,11 +47,12 @@ class Track:
 
 def load_track(path: Path, sample_rate: int, screening: ScreeningConfig) -> Track:
     """Decode, screen, mix to mono and resample a file. Raises `AudioError` with the reason of a refusal."""
-    if not path.is_file():
-        raise AudioError(path, "missing", "there is no such file")
-    if path.stat().st_size == 0:
-        raise AudioError(path, "empty", "the file has no bytes")
-    _check_riff_size(path)
+    try:
+        if not path.is_file():
+            raise AudioError(path, "missing", "there is no such file")
+        _check_size(path)
+    except OSError as error:
+        raise AudioError(path, "unreadable", error.strerror or str(error)) from None
     recording = read(path)
     _screen(path, recording, screening)
     source = recording.source
@@ -73,11 +74,20 @@ def _screen(path: Path, recording: Recording, screening: ScreeningConfig) -> Non
         raise AudioError(path, "cancelling", "the channels cancel out in the mono mix")
 
 
-def _check_riff_size(path: Path) -> None:
-    """Raise `AudioError` for a WAV whose data chunk claims more bytes than the file has: decoders read on silently."""
+def _check_size(path: Path) -> None:
+    """Raise `AudioError` for an empty file, and a WAV or AIFF that claims more bytes than it has.
+
+    Decoders take what is there of those, and say nothing.
+    """
     size = path.stat().st_size
+    if size == 0:
+        raise AudioError(path, "empty", "the file has no bytes")
     with path.open("rb") as file:
         head = file.read(12)
+        if head[:4] == b"FORM" and head[8:] in {b"AIFF", b"AIFC"}:
+            if (missing := 8 + int.from_bytes(head[4:8], "big") - size) > 0:
+                raise AudioError(path, "truncated", f"{missing} of {missing + size} bytes are missing")
+            return
         if head[:4] != b"RIFF" or head[8:] != b"WAVE":
             return
         while len(chunk := file.read(8)) == 8:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json as jsonlib
 import sys
 import time
 from pathlib import Path
@@ -39,7 +40,10 @@ def synthesize(
     if json:
         console.print_json({"out": str(out_dir), "pairs": counts, "seconds": seconds, "seed": seed})
         return
-    console.out.print(f"{out_dir}: {counts['train']} train and {counts['val']} val pairs of {seconds:g} s")
+    console.out.print(
+        f"{console.escape(str(out_dir))}: {counts['train']} train and {counts['val']} val pairs of {seconds:g} s",
+        soft_wrap=True,
+    )
 
 
 @app.command()
@@ -68,9 +72,10 @@ def pair(
         console.print_json({"out": str(out), "splits": splits, "left_out": list(left_out)})
         return
     for message in left_out:
-        console.err.print(f"[yellow]left out[/] {message}", soft_wrap=True)
+        console.err.print(f"[yellow]left out[/] {console.escape(message)}", soft_wrap=True)
     rows = [(split, s["pairs"], s["tracks"], f"{s['hours']:.3f}") for split, s in splits.items()]
-    console.table(("split", "pairs", "tracks", "hours"), rows, title=str(out))
+    console.out.print(f"[bold]{console.escape(str(out))}[/]", soft_wrap=True)  # whole: a table folds its title
+    console.table(("split", "pairs", "tracks", "hours"), rows)
 
 
 @app.command()
@@ -98,12 +103,13 @@ def encode(
 
     options = {
         "codec.name": codec,
-        "codec.weights": codec_weights,
+        "codec.weights": str(codec_weights) if codec_weights else None,
         "codec.allow_unknown_weights": codec_allow_unknown_weights or None,
         "output.latents": latents,
         "max_reject_fraction": max_reject_fraction,
     }
-    given = [f"{key}={value}" for key, value in options.items() if value is not None]
+    # As JSON, which is YAML, so that a path with ` #` in it or named `no` stays what it is.
+    given = [f"{key}={jsonlib.dumps(value)}" for key, value in options.items() if value is not None]
     settings = load_settings(EncodeConfig, find_config(CONFIGS, config) if config else None, given + (set_ or []))
     plan = read_pairs(pairs)
     window = plan.header.window_samples / plan.header.sample_rate
@@ -119,12 +125,13 @@ def encode(
         return
     reasons = ", ".join(f"{count} {reason}" for reason, count in outcome.manifest.rejected.items())
     console.out.print(
-        f"{out}: {samples} pairs in {outcome.encoded_shards + outcome.kept_shards} shards "
+        f"{console.escape(str(out))}: {samples} pairs in {outcome.encoded_shards + outcome.kept_shards} shards "
         f"({outcome.kept_shards} kept from before), {rejected} refused{f' ({reasons})' if reasons else ''}",
         soft_wrap=True,
     )
     if rejected:
-        console.out.print(f"the refused pairs are listed in {out / 'rejects.jsonl'}", soft_wrap=True)
+        listed = console.escape(str(out / "rejects.jsonl"))
+        console.out.print(f"the refused pairs are listed in {listed}", soft_wrap=True)
 
 
 class _Meter:

@@ -77,6 +77,7 @@ def encode_dataset(
         pairing=pairs.header.model_dump(exclude={"root", "format", "version"}),
         build=_build(codec, config, plans),
     )
+    _remove_leftovers(staging, plans, receipts)
     return Outcome(publish(folder, header, receipts), len(todo), kept)
 
 
@@ -107,6 +108,14 @@ def _check_rejects(staging: Path, receipts: Sequence[Receipt], limit: float) -> 
             f"{len(rejects)} of {total} pairs were refused ({reasons}; first: {rejects[0].detail}); mend or remove "
             f"them (all are listed in {staging / 'rejects.jsonl'}), or raise --max-reject-fraction"
         )
+
+
+def _remove_leftovers(staging: Path, plans: Sequence[ShardPlan], receipts: Sequence[Receipt]) -> None:
+    """Delete what killed encoders, or earlier runs with other plans, left: it would be published with the rest."""
+    wanted = {plan.receipt for plan in plans} | {receipt.shard for receipt in receipts if receipt.samples}
+    for path in [*staging.glob("*/*.tar*"), *staging.glob("receipts/*")]:
+        if path.relative_to(staging).as_posix() not in wanted:
+            path.unlink(missing_ok=True)
 
 
 def _build(codec: Codec, config: EncodeConfig, plans: Sequence[ShardPlan]) -> Build:

@@ -10,6 +10,7 @@ from typing import Any
 from pipeline.config import EncodeConfig
 from pipeline.plan import ShardPlan
 from pipeline.shard import encode_shard
+from shards.codec import Codec
 from shards.errors import CascadenceError, MisuseError
 from shards.schema import Receipt
 
@@ -26,7 +27,7 @@ def encode_with_ray(plans: Sequence[ShardPlan], config: EncodeConfig, staging: P
     actor_class = ray.remote(num_cpus=1)(ShardEncoder)
 
     def start() -> Any:
-        return actor_class.remote(config, staging)
+        return actor_class.remote(*_for_actors(config, staging))
 
     waiting = [(plan, 1) for plan in reversed(plans)]
     actors = [start() for _ in range(max(1, min(len(plans), config.max_actors or cores)))]
@@ -50,11 +51,21 @@ def encode_with_ray(plans: Sequence[ShardPlan], config: EncodeConfig, staging: P
                 waiting.append((plan, attempt + 1))
                 actors.append(start())
                 continue
+            except ray.exceptions.RayTaskError as error:
+                raise error.cause from error  # Ray's own text is a traceback; this is the one line
             actors.append(actor)
             yield receipt
     finally:
         for actor in [*actors, *(actor for actor, _, _ in running.values())]:
             ray.kill(actor)
+
+
+def _for_actors(config: EncodeConfig, staging: Path) -> tuple[EncodeConfig, Path]:
+    """Give a job's paths as other processes need them: an actor's working directory is that of its cluster's start."""
+    if config.codec.weights is not None:
+        weights = str(Path(config.codec.weights).expanduser().absolute())
+        config = config.model_copy(update={"codec": config.codec.model_copy(update={"weights": weights})})
+    return config, staging.absolute()
 
 
 class ShardEncoder:
@@ -64,11 +75,15 @@ class ShardEncoder:
         import torch
 
         torch.set_num_threads(1)  # one actor a core; batching does not help a CPU
-        self._codec = config.codec.load()
+        self._config = config
         self._staging = staging
+        self._codec: Codec | None = None
 
     def encode(self, plan: ShardPlan) -> Receipt:
         """Make one shard."""
+        if self._codec is None:
+            # Not at the start: what is wrong with it is an error with a text here, and an actor's death there.
+            self._codec = self._config.codec.load()
         return encode_shard(plan, self._codec, self._staging)
 
 

@@ -10,9 +10,10 @@ import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 import pydantic
+from pydantic import Field
 
 from shards.audio import EXTENSIONS, probe
 from shards.errors import CascadenceError, MisuseError
@@ -21,7 +22,7 @@ from shards.schema import Record
 
 Mode = Literal["suffix", "continuation"]
 FORMAT = "cascadence-pairs"
-SAMPLE_RATE = 24_000
+SAMPLE_RATE: Final = 24_000
 SPLIT_FOLDERS = ("train", "val")
 
 Refuse = Callable[[str], None]
@@ -35,8 +36,8 @@ class PairsHeader(Record):
     version: Literal[1] = 1
     mode: Mode
     root: str
-    window_samples: int
-    sample_rate: int = SAMPLE_RATE
+    window_samples: int = Field(gt=0)
+    sample_rate: Literal[24_000] = SAMPLE_RATE
     seed: int
     val_fraction: float
     pairs_sha256: str
@@ -46,13 +47,13 @@ class Cut(Record):
     """A window of one file: it starts at sample `start`, at the header's sample rate."""
 
     path: str
-    start: int
+    start: int = Field(ge=0)
 
 
 class Pair(Record):
     """An input window and the target window that goes with it."""
 
-    split: str
+    split: str = Field(pattern=r"^\w[\w-]*$", description="names a folder")
     group: str
     input: Cut
     target: Cut
@@ -124,23 +125,41 @@ def read_pairs(path: Path) -> Pairs:
         raise MisuseError(f"{path}: there is no such pairs file; make one with `python -m pipeline pair`") from None
     except UnicodeDecodeError:
         raise MisuseError(f"{path}: not a pairs file; make one with `python -m pipeline pair`") from None
-    read = 0
+    number = 1
     try:
         header = PairsHeader.model_validate_json(lines[0] if lines else "")
-        pairs = []
-        for read, line in enumerate(lines[1:], 1):  # noqa: B007 - the error names the line
+        pairs: dict[Pair, int] = {}
+        split_of: dict[str, str] = {}
+        for number, line in enumerate(lines[1:], 2):
             if line.strip():
-                pairs.append(Pair.model_validate_json(line))
-    except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
+                pair = Pair.model_validate_json(line)
+                _check_line(pair, pairs, split_of)
+                pairs[pair] = number
+    except ValueError as error:
         raise MisuseError(
-            f"{path}: line {read + 1}: {where}{': ' if where else ''}{first['msg']}; "
-            "mend the line, or make the file with `python -m pipeline pair`"
+            f"{path}: line {number}: {_fault(error)}; mend the line, or make the file with `python -m pipeline pair`"
         ) from None
     if not pairs:
         raise MisuseError(f"{path}: holds no pair; make it again with `python -m pipeline pair`")
-    return Pairs(header=header, pairs=tuple(pairs))
+    # Of the pairs that are there: a person may have edited them.
+    return Pairs(header=header.model_copy(update={"pairs_sha256": _digest(tuple(pairs))}), pairs=tuple(pairs))
+
+
+def _check_line(pair: Pair, before: dict[Pair, int], split_of: dict[str, str]) -> None:
+    """Raise `ValueError` for a pair that was there before, or whose track is in another split."""
+    if pair in before:
+        raise ValueError(f"the same pair as in line {before[pair]}")
+    other = split_of.setdefault(pair.group, pair.split)
+    if other != pair.split:
+        raise ValueError(f"split: the track {pair.group!r} is in {other} above, and a track stays in one split")
+
+
+def _fault(error: ValueError) -> str:
+    if not isinstance(error, pydantic.ValidationError):
+        return str(error)
+    first = error.errors()[0]
+    where = ".".join(map(str, first["loc"]))
+    return f"{where}{': ' if where else ''}{first['msg'].replace(' at line 1 column ', ' at column ')}"
 
 
 def _windows(path: Path, window: int) -> int:
@@ -169,7 +188,10 @@ def _suffix_pairs(root: Path, tracks: dict[Path, int], window: int, refuse: Refu
             partner = "_output or _target" if "input" in found else "_input"
             refuse(f"{path}: has no partner {Path(group).name}{partner}{path.suffix}; add it or move the file away")
             continue
-        for number in range(min(tracks[path] for path in found.values())):
+        shorter = min(found.values(), key=lambda path: tracks[path])
+        if tracks[shorter] < 1:
+            refuse(f"{shorter}: shorter than one window of {window / SAMPLE_RATE:g} s; use shorter ones (--seconds)")
+        for number in range(tracks[shorter]):
             yield (
                 group,
                 Cut(path=str(found["input"].relative_to(root)), start=number * window),
@@ -198,6 +220,7 @@ def _split(found: Sequence[tuple[str, Cut, Cut]], seed: int, val_fraction: float
         count = round(val_fraction * len(groups))
         if val_fraction > 0 and len(groups) > 1:
             count = max(count, 1)
+        count = min(count, len(groups) - 1)
         split_of = {group: "val" if place < count else "train" for place, group in enumerate(drawn)}
     return tuple(Pair(split=split_of[group], group=group, input=a, target=b) for group, a, b in found)
 

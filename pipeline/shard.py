@@ -62,9 +62,14 @@ def encode_shard(plan: ShardPlan, codec: Codec, folder: Path) -> Receipt:
 
 
 def finished(plan: ShardPlan, folder: Path) -> Receipt | None:
-    """Read the receipt of a shard that an earlier run finished; None where it is missing, or of another plan."""
+    """Read the receipt of a shard that an earlier run finished.
+
+    None where it is missing or of another plan, and where a file that was refused has been mended since: people
+    mend what `rejects.jsonl` names and run the same command again.
+    """
+    path = folder / plan.receipt
     try:
-        receipt = Receipt.model_validate_json((folder / plan.receipt).read_bytes())
+        receipt = Receipt.model_validate_json(path.read_bytes())
     except (FileNotFoundError, ValueError):
         return None
     if receipt.plan_sha256 != plan.sha256:
@@ -72,7 +77,18 @@ def finished(plan: ShardPlan, folder: Path) -> Receipt | None:
     shard = folder / plan.file
     if receipt.samples and (not shard.is_file() or shard.stat().st_size != receipt.bytes):
         return None
+    refused = {Path(plan.settings.root, name) for reject in receipt.rejected for name in (reject.input, reject.target)}
+    if any(_changed_since(source, path.stat().st_mtime_ns) for source in refused):
+        return None
     return receipt
+
+
+def _changed_since(path: Path, moment: int) -> bool:
+    """Whether a file was written, or moved to its place, after `moment` (ns since the epoch)."""
+    try:
+        return path.stat().st_ctime_ns > moment
+    except OSError:
+        return False
 
 
 def _encode_pair(pair: Pair, settings: ShardSettings, codec: Codec, track: LoadTrack) -> Sample | Reject:

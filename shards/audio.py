@@ -20,6 +20,9 @@ from shards.files import write_bytes
 
 EXTENSIONS = (".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif")
 
+MP3_FRAME = 1152
+"""Samples; an MP3 file without a length in its header is as long as its size lets one guess, to within a frame."""
+
 Samples = NDArray[np.float32]
 
 
@@ -69,11 +72,15 @@ def probe(path: Path) -> Source:
 
 
 def read(path: Path) -> Recording:
-    """Decode a whole file. Raises `AudioError` where it can't be decoded."""
+    """Decode a whole file. Raises `AudioError` where it can't be decoded, or ends before its header says."""
     try:
-        samples, sample_rate = soundfile.read(str(path), dtype="float32", always_2d=True)
+        with soundfile.SoundFile(str(path)) as file:
+            sample_rate, promised = file.samplerate, file.frames
+            samples = file.read(dtype="float32", always_2d=True)
     except (soundfile.SoundFileError, OSError) as error:
         raise AudioError(path, "unreadable", _reason(error)) from None
+    if (lost := promised - len(samples)) > MP3_FRAME:
+        raise AudioError(path, "truncated", f"{lost} of {promised} samples are missing")
     return Recording(Source(sample_rate, samples.shape[1], samples.shape[0]), samples)
 
 
@@ -88,4 +95,6 @@ def write_wav(path: Path, samples: Samples, sample_rate: int, subtype: Literal["
 
 def _reason(error: Exception) -> str:
     text = str(getattr(error, "error_string", error))
+    if "possibly a pipe" in text:  # what libsndfile says of a file that is there, and nothing that it knows
+        return "no audio of a known format"
     return " ".join(text.rpartition(": ")[2].split()).rstrip(".") or type(error).__name__

@@ -9,8 +9,9 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from shards.errors import CascadenceError
 
@@ -47,18 +48,20 @@ def run(app: typer.Typer, program: str, arguments: Sequence[str] | None = None) 
     except CascadenceError as error:
         _fail(str(error), error.exit_code, debug)
     except OSError as error:
-        name = f"{error.filename}: " if error.filename else ""
+        place = error.filename2 or error.filename  # of a rename: not the temporary name
+        name = f"{place}: " if place else ""
         _fail(f"{name}{error.strerror or error}", 1, debug)
 
 
 def _fail(message: str, exit_code: int, debug: bool) -> None:
     if debug:
         err.print_exception()
-    err.print(f"[bold red]error:[/] {_escape(message)}", soft_wrap=True)
+    err.print(f"[bold red]error:[/] {escape(message)}", soft_wrap=True)
     raise SystemExit(exit_code)
 
 
-def _escape(text: str) -> str:
+def escape(text: str) -> str:
+    """Keep brackets in file names and the like from being read as markup."""
     return text.replace("[", r"\[")
 
 
@@ -73,7 +76,7 @@ def facts(title: str, rows: Sequence[tuple[str, object]]) -> None:
     table.add_column(style="cyan", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in rows:
-        table.add_row(name, _escape(str(value)))
+        table.add_row(name, escape(str(value)))
     out.print(table)
 
 
@@ -81,8 +84,16 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str |
     """Print rows under headings."""
     grid = Table(*columns, title=title, title_justify="left", title_style="bold", header_style="cyan", box=None)
     for row in rows:
-        grid.add_row(*(_escape(str(cell)) for cell in row))
+        grid.add_row(*(escape(str(cell)) for cell in row))
     out.print(grid)
+
+
+class _Note(ProgressColumn):
+    """The task's `note`, where it has one."""
+
+    def render(self, task: Task) -> Text:
+        """Show it as it is, without markup."""
+        return Text(str(task.fields.get("note", "")))
 
 
 def progress(unit: str) -> Progress:
@@ -92,7 +103,7 @@ def progress(unit: str) -> Progress:
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn(unit),
-        TextColumn("{task.fields[note]}"),
+        _Note(),
         TimeRemainingColumn(),
         console=err,
         disable=not err.is_terminal,

@@ -98,9 +98,11 @@ def _section(annotation: object) -> type[BaseModel] | None:
 
 def _suggest(key: str, known: Iterable[str]) -> str:
     choices = sorted(known)
-    near = difflib.get_close_matches(key, choices, n=1, cutoff=0.5)
+    last = key.rpartition(".")[2]
+    # The same name in another section is nearer than another name in the same section.
+    near = [k for k in choices if k.rpartition(".")[2] == last][:1]
+    near = near or difflib.get_close_matches(key, choices, n=1, cutoff=0.5)
     if not near:
-        last = key.rpartition(".")[2]
         near = [k for k in choices if difflib.get_close_matches(last, [k.rpartition(".")[2]], cutoff=0.6)][:1]
     return f"; did you mean {near[0]!r}?" if near else ""
 
