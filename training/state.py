@@ -43,9 +43,9 @@ class TrainState:
 
     Not saved here: the MLflow run's id, which the run directory keeps from before the first step (`run.json`).
 
-    Not saved at all, because it follows from what is: random numbers (each step seeds its own from the run's seed, the step
-    and the rank: `training.step.seed_step`), the order of the data (from seed and epoch), the codec (frozen, named by
-    the dataset), and the configuration (it lies beside the state).
+    Not saved at all, because it follows from what is: random numbers (each step seeds its own from the run's seed,
+    the step and the rank: `training.step.seed_step`), the order of the data (from seed and epoch), the codec (frozen,
+    named by the dataset), and the configuration (it lies beside the state).
     """
 
     model: nn.Module

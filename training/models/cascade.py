@@ -55,11 +55,12 @@ class Stage(nn.Module):
             for _ in range(config.layers)
         )
         self.output_norm = nn.LayerNorm(width)
-        self.projection = spectral_norm(nn.Linear(width, dim))
+        projection = nn.Linear(width, dim)
         # A stage starts near silence and learns what to add. At full gain an untrained stage adds the same loud hum to
         # every frame, in channels where music has next to nothing, and a short training never gets rid of it.
         nn.init.constant_(self.output_norm.weight, config.initial_gain)
-        nn.init.zeros_(self.projection.bias)
+        nn.init.zeros_(projection.bias)
+        self.projection = spectral_norm(projection)
 
     def forward(self, *sources: Tensor) -> Tensor:
         """Map sources [B, D, T], together `width` channels, to [B, D, T] in float32."""
