@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
 import subprocess
 import sys
@@ -26,6 +28,7 @@ from shards.wire import BLOCK, END, Member, encode_array, walk
 from shards.writer import Sample, write_shard
 
 ROOT = Path(__file__).parent.parent
+COLOUR = ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
 SHARD = "train/tiny-v1-train-000001.tar"
 """The shard that is damaged: samples 10 to 19 of the train split."""
 
@@ -47,15 +50,19 @@ Shards = Callable[..., Outcome]
 
 
 @pytest.fixture
-def shards(capsys: pytest.CaptureFixture[str]) -> Shards:
+def shards(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Shards:
     """Run `python -m shards` in this process."""
+    for name in COLOUR:
+        monkeypatch.delenv(name, raising=False)
 
     def call(*arguments: object) -> Outcome:
         with pytest.raises(SystemExit) as exited:
             run(app, "shards", [str(argument) for argument in arguments])
         captured = capsys.readouterr()
         assert isinstance(exited.value.code, int)
-        return Outcome(exited.value.code, captured.out, captured.err)
+        # A console that was made under FORCE_COLOR keeps its colours.
+        out, err = (re.sub(r"\x1b\[[0-9;]*m", "", text) for text in captured)
+        return Outcome(exited.value.code, out, err)
 
     return call
 
@@ -69,6 +76,10 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 def copy(dataset: Dataset, tmp_path: Path) -> Path:
     """A copy of the dataset, to be damaged."""
     return shutil.copytree(dataset.path, tmp_path / "copy")
+
+
+def plain_environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name not in COLOUR}
 
 
 def assert_one_line(outcome: Outcome, code: int, *parts: str) -> None:
@@ -234,14 +245,16 @@ for verb, *rest in {commands!r}:
 heavy = {{"ray", "mlflow", "torchaudio", "encodec", "matplotlib"}} & sys.modules.keys()
 assert not heavy, heavy
 """
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, env=plain_environment(), capture_output=True, text=True
+    )
     assert (done.returncode, done.stderr) == (0, "")
     assert "sound" in done.stdout
 
 
 def test_the_module_runs_and_exits_with_its_code(dataset: Dataset) -> None:
     command = [sys.executable, "-m", "shards", "show", str(dataset.path), "zz", "--json"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=ROOT, env=plain_environment(), capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1
