@@ -10,19 +10,31 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import pydantic
 
 from shards.dataset import Dataset, check_size
 from shards.errors import DatasetError
 from shards.files import sha256_file
 from shards.index import Index, load_index
-from shards.manifest import read_manifest
-from shards.schema import Manifest, SampleRecord, ShardEntry
-from shards.wire import SUFFIXES, Member, array_header, decode_array, walk
+from shards.manifest import codec_fingerprint, read_manifest
+from shards.schema import SIDES, Manifest, SampleRecord, ShardEntry
+from shards.wire import (
+    HEAD_BYTES,
+    SUFFIXES,
+    Member,
+    array_header,
+    array_layout,
+    decode_array,
+    is_whole,
+    map_shard,
+    samples,
+    walk,
+)
 
 Level = Literal["structure", "crc", "sha256"]
 LEVELS: tuple[Level, ...] = ("structure", "crc", "sha256")
-REENCODE = "restore the shard from a copy, or encode the dataset again"
+RESTORE = "restore the shard from a copy, or encode the dataset again"
+ENCODE_AGAIN = "encode the dataset again"
+PAIR_AGAIN = "pair the sources again"
 
 
 @dataclass(frozen=True)
@@ -57,165 +69,184 @@ class Audit:
 def verify(path: Path, level: Level, on_shard: Callable[[], None] = lambda: None) -> Audit:
     """Verify a dataset, or one shard file, to a level; each level includes those before it.
 
-    `structure`: manifest, sizes, strict walk of every shard, member names and order, record and array headers, keys,
+    `structure`: manifest, sizes, strict walk of every shard, member names and order, records, array headers, keys,
     counts, unlisted files, leaks across splits. `crc`: every payload against the index, and finite values.
-    `sha256`: every shard and index against the manifest. Raises `DatasetError` where there is no dataset at all.
+    `sha256`: every shard and index against the manifest. One shard alone has no index or manifest to be compared
+    with. Raises `DatasetError` where there is no dataset at all.
     """
+    seen = _Seen({}, {})
+    problems: list[Problem] = []
     if path.is_file():
-        samples: list[_Found] = []
-        problems = tuple(_walk_shard(path, path.name, None, samples))
+        alone: list[_Found] = []
+        problems += _walk_shard(path, path.name, level, None, alone)
+        problems += _repeated(path.name, None, alone, seen)
         on_shard()
-        return Audit(level, 1, len(samples), problems)
-    manifest = read_manifest(path)
-    problems_found: list[Problem] = []
-    keys: dict[str, str] = {}
-    groups: dict[str, str] = {}
+        return Audit(level, 1, len(alone), tuple(problems))
+    dataset = Dataset(path, read_manifest(path))
     count = 0
-    for split, entry in manifest.splits.items():
-        index = _index(path, split, entry.index_sha256, problems_found)
+    for split, entry in dataset.splits.items():
+        index = _index(dataset, split, problems)
         for number, shard in enumerate(entry.shards):
             found: list[_Found] = []
-            problems_found += _verify_shard(path, manifest, shard, level, found)
+            problems += _verify_shard(dataset, shard, level, found)
             if index is not None:
-                problems_found += _against_index(shard, found, index[index["shard"] == number], level)
-            problems_found += _leaks(shard.file, split, found, keys, groups)
+                problems += _against_index(shard, found, index[index["shard"] == number])
+            problems += _repeated(shard.file, split, found, seen)
             count += len(found)
             on_shard()
-    problems_found += _unlisted(path, manifest)
-    return Audit(level, sum(len(e.shards) for e in manifest.splits.values()), count, tuple(problems_found))
+    problems += _unlisted(dataset)
+    return Audit(level, sum(len(e.shards) for e in dataset.splits.values()), count, tuple(problems))
 
 
 @dataclass(frozen=True)
 class _Found:
-    """A sample that a walk found whole."""
+    """A sample that a walk found whole; `crc32` is empty at the level `structure`, which reads no payload."""
 
     record: SampleRecord
     members: dict[str, Member]
     crc32: dict[str, int]
 
 
-def _index(path: Path, split: str, sha256: str, problems: list[Problem]) -> Index | None:
-    file = Dataset(path, read_manifest(path)).index_path(split)
-    name = str(file.relative_to(path))
+@dataclass(frozen=True)
+class _Seen:
+    """What was met so far: the shard of every key, and the split of every track."""
+
+    keys: dict[str, str]
+    groups: dict[str, str]
+
+
+def _index(dataset: Dataset, split: str, problems: list[Problem]) -> Index | None:
+    file = dataset.index_path(split)
+    name = str(file.relative_to(dataset.path))
     try:
         index = load_index(file)
     except DatasetError as error:
-        problems.append(Problem(name, str(error).rpartition("; ")[0], "encode the dataset again"))
+        problems.append(Problem(name, str(error).removeprefix(f"{file}: ").rpartition("; ")[0], ENCODE_AGAIN))
         return None
-    if sha256_file(file) != sha256:
-        problems.append(Problem(name, "its sha256 is not the manifest's", "encode the dataset again"))
+    if sha256_file(file) != dataset.splits[split].index_sha256:
+        problems.append(Problem(name, "its sha256 is not the manifest's", ENCODE_AGAIN))
     return index
 
 
-def _verify_shard(
-    path: Path, manifest: Manifest, shard: ShardEntry, level: Level, found: list[_Found]
-) -> Iterator[Problem]:
+def _verify_shard(dataset: Dataset, shard: ShardEntry, level: Level, found: list[_Found]) -> Iterator[Problem]:
+    path = dataset.path / shard.file
     try:
-        check_size(path, shard)
+        check_size(dataset.path, shard)
     except DatasetError as error:
-        yield Problem(shard.file, str(error).partition(": ")[2].rpartition("; ")[0], REENCODE)
-    if not (path / shard.file).is_file():
+        yield Problem(shard.file, str(error).removeprefix(f"{path}: ").rpartition("; ")[0], RESTORE)
+    if not path.is_file():
         return
-    yield from _walk_shard(path / shard.file, shard.file, manifest, found)
+    yield from _walk_shard(path, shard.file, level, dataset.manifest, found)
     if len(found) != shard.samples:
-        yield Problem(shard.file, f"holds {len(found)} whole samples, the manifest says {shard.samples}", REENCODE)
-    if level == "sha256" and sha256_file(path / shard.file) != shard.sha256:
-        yield Problem(shard.file, "its sha256 is not the manifest's", REENCODE)
+        yield Problem(shard.file, f"holds {len(found)} whole samples, the manifest says {shard.samples}", RESTORE)
+    if level == "sha256" and sha256_file(path) != shard.sha256:
+        yield Problem(shard.file, "its sha256 is not the manifest's", RESTORE)
 
 
-def _walk_shard(path: Path, name: str, manifest: Manifest | None, found: list[_Found]) -> Iterator[Problem]:
+def _walk_shard(
+    path: Path, name: str, level: Level, manifest: Manifest | None, found: list[_Found]
+) -> Iterator[Problem]:
     if path.stat().st_size == 0:
-        yield Problem(name, "is empty", REENCODE)
+        yield Problem(name, "is empty", RESTORE)
         return
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        members: list[Member] = []
+    with map_shard(path) as content:
         try:
-            with memoryview(content) as view:
-                for member in walk(view):
-                    members.append(member)
-                    if len(members) == len(SUFFIXES):
-                        yield from _check_sample(content, name, members, manifest, found)
-                        members = []
+            for members in samples(walk(content)):
+                yield from _check_sample(content, name, members, level, manifest, found)
         except DatasetError as error:
-            key = members[0].key if members else None
-            yield Problem(name, str(error), REENCODE, key)
-            members = []
-        if members:
-            yield Problem(name, "the last sample is incomplete", REENCODE, members[0].key)
+            yield Problem(name, str(error), RESTORE)
 
 
 def _check_sample(
-    content: mmap.mmap, name: str, members: list[Member], manifest: Manifest | None, found: list[_Found]
+    content: mmap.mmap,
+    name: str,
+    members: tuple[Member, ...],
+    level: Level,
+    manifest: Manifest | None,
+    found: list[_Found],
 ) -> Iterator[Problem]:
     key = members[0].key
-    if [m.suffix for m in members] != list(SUFFIXES) or any(m.key != key for m in members):
-        listed = ", ".join(f"{m.key}.{m.suffix}" for m in members)
-        yield Problem(name, f"members out of order or of different samples: {listed}", REENCODE, key)
+    if not is_whole(members):
+        held = ", ".join(member.suffix for member in members)
+        yield Problem(name, f"holds {held}, not {', '.join(SUFFIXES)}", RESTORE, key)
         return
-    payloads = {m.suffix: content[m.offset : m.offset + m.size] for m in members}
+    places = {member.suffix: member for member in members}
     try:
-        record = SampleRecord.model_validate_json(payloads["json"])
-    except pydantic.ValidationError as error:
-        yield Problem(name, f"its json is no sample record ({error.errors()[0]['msg']})", REENCODE, key)
+        record = SampleRecord.parse(_read(content, places["json"]))
+    except DatasetError as error:
+        yield Problem(name, f"its json is {error}", RESTORE, key)
         return
     if record.key != key:
-        yield Problem(name, f"its json belongs to the key {record.key}", REENCODE, key)
-    for side in ("input", "target"):
-        yield from _check_array(name, key, side, payloads[f"{side}.npy"], manifest)
-    crc32 = {suffix: zlib.crc32(payload) for suffix, payload in payloads.items()}
-    found.append(_Found(record, {m.suffix: m for m in members}, crc32))
+        yield Problem(name, f"its json belongs to the key {record.key}", RESTORE, key)
+    if manifest is not None and record.codec_fingerprint != codec_fingerprint(manifest.codec):
+        yield Problem(name, "was made by another codec than the manifest names", ENCODE_AGAIN, key)
+    for side in SIDES:
+        what = _wrong_with_array(content, places[f"{side}.npy"], side, level, manifest)
+        if what:
+            yield Problem(name, f"{side}.npy {what}", RESTORE, key)
+    crc32 = {} if level == "structure" else {m.suffix: zlib.crc32(_read(content, m)) for m in members}
+    found.append(_Found(record, places, crc32))
 
 
-def _check_array(name: str, key: str, side: str, payload: bytes, manifest: Manifest | None) -> Iterator[Problem]:
+def _read(content: mmap.mmap, member: Member) -> bytes:
+    return content[member.offset : member.offset + member.size]
+
+
+def _wrong_with_array(
+    content: mmap.mmap, member: Member, side: str, level: Level, manifest: Manifest | None
+) -> str | None:
+    head = content[member.offset : member.offset + min(member.size, HEAD_BYTES)]
     try:
-        array = decode_array(payload)
-    except (ValueError, EOFError, SyntaxError) as error:
-        yield Problem(name, f"{side}.npy can't be read ({error})", REENCODE, key)
-        return
+        layout = array_layout(head, member.size)
+    except ValueError as error:
+        return f"can't be read: {error}"
     if manifest is not None:
-        field = next(f for f in manifest.fields if f.name == side)
-        header = array_header(np.dtype(field.dtype), field.shape)
-        if not payload.startswith(header):
-            what = f"{side}.npy is {array.dtype} {list(array.shape)}, not {field.dtype} {list(field.shape)}"
-            yield Problem(name, what, REENCODE, key)
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        yield Problem(name, f"{side}.npy holds values that are not finite", REENCODE, key)
+        field = next(field for field in manifest.fields if field.name == side)
+        if not head.startswith(array_header(np.dtype(field.dtype), field.shape)):
+            return f"is {layout.dtype} {list(layout.shape)}, not {field.dtype} {list(field.shape)}"
+    if level != "structure" and not np.isfinite(decode_array(_read(content, member))).all():
+        return "holds values that are not finite"
+    return None
 
 
-def _against_index(shard: ShardEntry, found: list[_Found], rows: Index, level: Level) -> Iterator[Problem]:
+def _against_index(shard: ShardEntry, found: list[_Found], rows: Index) -> Iterator[Problem]:
     by_key = {row["key"].decode(): row for row in rows}
     for sample in found:
-        row = by_key.pop(sample.record.key, None)
+        row = by_key.get(sample.record.key)
         if row is None:
-            yield Problem(shard.file, "the index does not know it", "encode the dataset again", sample.record.key)
+            yield Problem(shard.file, "the index does not know it", ENCODE_AGAIN, sample.record.key)
             continue
         for suffix, member in sample.members.items():
             part = suffix.split(".")[0]
             if (member.offset, member.size) != (row[f"{part}_offset"], row[f"{part}_bytes"]):
                 what = f"{suffix} lies at byte {member.offset}, the index says {row[f'{part}_offset']}"
-                yield Problem(shard.file, what, REENCODE, sample.record.key)
-            elif level != "structure" and sample.crc32[suffix] != row[f"{part}_crc32"]:
+                yield Problem(shard.file, what, RESTORE, sample.record.key)
+            elif sample.crc32 and sample.crc32[suffix] != row[f"{part}_crc32"]:
                 what = f"{suffix} at byte {member.offset}: its crc32 is not the index's"
-                yield Problem(shard.file, what, REENCODE, sample.record.key)
-    for key in by_key:
-        yield Problem(shard.file, "the index lists it, the shard does not hold it whole", REENCODE, key)
+                yield Problem(shard.file, what, RESTORE, sample.record.key)
+    whole = {sample.record.key for sample in found}
+    for key in (key for key in by_key if key not in whole):
+        yield Problem(shard.file, "the index lists it, the shard does not hold it whole", RESTORE, key)
 
 
-def _leaks(
-    file: str, split: str, found: list[_Found], keys: dict[str, str], groups: dict[str, str]
-) -> Iterator[Problem]:
+def _repeated(file: str, split: str | None, found: list[_Found], seen: _Seen) -> Iterator[Problem]:
     for sample in found:
         record = sample.record
-        if record.key in keys:
-            yield Problem(file, f"is in {keys[record.key]} as well", "pair the sources again", record.key)
-        keys[record.key] = file
-        if record.split != split or groups.setdefault(record.group, split) != split:
-            yield Problem(file, f"track {record.group!r} lies in two splits", "pair the sources again", record.key)
+        own = split or record.split
+        if record.key in seen.keys:
+            where = "twice" if seen.keys[record.key] == file else f"in {seen.keys[record.key]} as well"
+            yield Problem(file, f"is there {where}", PAIR_AGAIN, record.key)
+        if record.split != own:
+            yield Problem(file, f"belongs to the split {record.split}, not {own}", PAIR_AGAIN, record.key)
+        if seen.groups.setdefault(record.group, own) != own:
+            what = f"its track {record.group!r} lies in the split {seen.groups[record.group]} as well"
+            yield Problem(file, what, PAIR_AGAIN, record.key)
+        seen.keys.setdefault(record.key, file)
 
 
-def _unlisted(path: Path, manifest: Manifest) -> Iterator[Problem]:
-    listed = {shard.file for entry in manifest.splits.values() for shard in entry.shards}
-    for file in sorted(path.rglob("*.tar*")):
-        name = str(file.relative_to(path))
+def _unlisted(dataset: Dataset) -> Iterator[Problem]:
+    listed = {shard.file for entry in dataset.splits.values() for shard in entry.shards}
+    for file in sorted(dataset.path.rglob("*.tar*")):
+        name = str(file.relative_to(dataset.path))
         if name not in listed and not name.startswith("receipts/"):
             yield Problem(name, "is not in the manifest", "delete it")

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import zlib
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from shards.errors import DatasetError, MisuseError
 from shards.files import sha256_file
@@ -113,43 +117,57 @@ class Dataset:
     def locate(self, name: str) -> Location:
         """Find a sample by its key (or the start of it), by `shard#position`, or by `split:number`.
 
-        A bare number counts through all splits, in the manifest's order. Raises `MisuseError` where nothing, or
-        more than one sample, has that name.
+        A bare number counts through all splits, in the manifest's order; one too large for that is taken for the
+        start of a key. Raises `MisuseError` where nothing, or more than one sample, has that name.
         """
-        found = self._locate_number(name) if _is_number(name) else self._locate_key(name)
+        found = self._locate_number(name) or self._locate_key(name)
         if len(found) == 1:
             return found[0]
         problem = "no sample" if not found else f"{len(found)} samples"
         raise MisuseError(f"{self.path}: {problem} named {name!r}; `python -m shards list {self.path}` shows the keys")
 
+    def payload(self, place: Location, member: Literal["input", "json", "target"]) -> bytes:
+        """Read one member of a sample. Raises `DatasetError` where it is damaged."""
+        row = self.index(place.split)[place.number]
+        offset, size = int(row[f"{member}_offset"]), int(row[f"{member}_bytes"])
+        file = self.path / place.shard.file
+        with file.open("rb") as shard:
+            shard.seek(offset)
+            payload = shard.read(size)
+        if zlib.crc32(payload) != row[f"{member}_crc32"]:
+            raise damaged(file, place.key, member, offset, "its crc32 is not the index's")
+        return payload
+
     def _locate_number(self, name: str) -> list[Location]:
-        if "#" in name:
-            shard, _, position = name.rpartition("#")
+        place, mark, digits = name.rpartition("#" if "#" in name else ":")
+        if not (digits.isascii() and digits.isdecimal()):
+            return []
+        number = int(digits)
+        if mark == "#":
             return [
                 found
-                for split in self.splits
-                for number, row in enumerate(self.index(split))
-                if int(row["position"]) == int(position)
-                and (found := self._location(split, number)).shard.file in {shard, f"{split}/{shard}"}
+                for split, entry in self.splits.items()
+                for shard, one in enumerate(entry.shards)
+                if place in {one.file, one.file.rpartition("/")[2]} and number < one.samples
+                for found in self._where(split, _at(self.index(split), shard, number))
             ]
-        wanted, _, number = name.rpartition(":")
-        remaining = int(number)
         for split, entry in self.splits.items():
-            if wanted and split != wanted:
+            if place and split != place:
                 continue
-            if remaining < entry.samples:
-                return [self._location(split, remaining)]
-            remaining -= entry.samples
+            if number < entry.samples:
+                return [self._location(split, number)]
+            number -= entry.samples
         return []
 
     def _locate_key(self, name: str) -> list[Location]:
-        prefix = name.encode()
         return [
-            self._location(split, number)
+            found
             for split in self.splits
-            for number, key in enumerate(self.index(split)["key"])
-            if key.startswith(prefix)
+            for found in self._where(split, np.char.startswith(self.index(split)["key"], name.encode()))
         ]
+
+    def _where(self, split: str, chosen: NDArray[np.bool_]) -> list[Location]:
+        return [self._location(split, int(number)) for number in np.flatnonzero(chosen)]
 
     def _location(self, split: str, number: int) -> Location:
         row = self.index(split)[number]
@@ -157,9 +175,17 @@ class Dataset:
         return Location(split, number, row["key"].decode(), shard, int(row["position"]))
 
 
-def _is_number(name: str) -> bool:
-    head, _, tail = name.rpartition("#" if "#" in name else ":")
-    return tail.isdigit() and (bool(head) or len(tail) < 10)
+def _at(index: Index, shard: int, position: int) -> NDArray[np.bool_]:
+    chosen: NDArray[np.bool_] = (index["shard"] == shard) & (index["position"] == position)
+    return chosen
+
+
+def damaged(shard: Path, key: Any, member: str, offset: int, what: str) -> DatasetError:
+    """Make the error of one damaged member of a sample."""
+    return DatasetError(
+        f"{shard}: {member} of sample {key} at byte {offset} is damaged ({what}); restore the shard, or encode the "
+        "dataset again"
+    )
 
 
 def describe_codec(codec: CodecSpec) -> str:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from shards.errors import DatasetError
 from shards.files import write_bytes
 from shards.schema import IndexRow, SampleRecord
-from shards.wire import SUFFIXES, Member, walk
+from shards.wire import SUFFIXES, Member, is_whole, map_shard, samples, walk
 
 INDEX_DTYPE = np.dtype(
     [
@@ -44,16 +44,22 @@ def make_row(members: Mapping[str, Member], payloads: Mapping[str, bytes], sampl
 
 def rows_from_shard(path: Path) -> list[IndexRow]:
     """Rebuild the rows of a shard from the shard alone. Raises `DatasetError` where it is damaged."""
-    rows: list[IndexRow] = []
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as shard:
-        members: dict[str, Member] = {}
-        for member in walk(shard):  # type: ignore[arg-type]
-            members[member.suffix] = member
-            if member.suffix == SUFFIXES[-1]:
-                payloads = {m.suffix: shard[m.offset : m.offset + m.size] for m in members.values()}
-                rows.append(make_row(members, payloads, SampleRecord.model_validate_json(payloads["json"])))
-                members = {}
-    return rows
+    with map_shard(path) as shard:
+        try:
+            return [_row(shard, sample) for sample in samples(walk(shard))]
+        except DatasetError as error:
+            raise DatasetError(f"{path}: {error}; restore it from a copy, or encode the dataset again") from None
+
+
+def _row(shard: mmap.mmap, sample: tuple[Member, ...]) -> IndexRow:
+    key = sample[0].key
+    if not is_whole(sample):
+        raise DatasetError(f"sample {key} is incomplete")
+    payloads = {member.suffix: shard[member.offset : member.offset + member.size] for member in sample}
+    record = SampleRecord.parse(payloads["json"])
+    if record.key != key:
+        raise DatasetError(f"the json of sample {key} belongs to {record.key}")
+    return make_row({member.suffix: member for member in sample}, payloads, record)
 
 
 def build_index(shards: Iterable[Iterable[IndexRow]]) -> Index:

@@ -53,8 +53,10 @@ class DatasetHeader:
 def publish(folder: Path, header: DatasetHeader, receipts: Sequence[Receipt]) -> Manifest:
     """Write the documents into `folder`'s partial folder and give it its name.
 
-    Raises `DatasetError` when no sample was written or a group lies in two splits.
+    Raises `DatasetError` when `folder` exists, no sample was written, or a group lies in two splits.
     """
+    if folder.exists():
+        raise DatasetError(f"{folder}: exists already, and datasets are immutable; choose another name, or remove it")
     staging = partial_folder(folder)
     written = sorted((r for r in receipts if r.samples), key=lambda receipt: receipt.shard)
     if not written:

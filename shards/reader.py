@@ -15,10 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from shards.dataset import damaged
 from shards.errors import DatasetError, MisuseError
 from shards.order import Indices, epoch_order, evaluation_steps, rank_slice, train_steps
 from shards.schema import SIDES, ArrayField
-from shards.wire import array_header
+from shards.wire import array_header, map_shard
 
 if TYPE_CHECKING:
     from shards.dataset import Dataset
@@ -73,6 +74,8 @@ class Loader:
                 f"loader: batch_size {batch_size}, rank {rank}, world_size {world_size}: "
                 "the batch needs at least one sample and the rank must lie in [0, world_size)"
             )
+        if window is not None and window < 1:
+            raise MisuseError(f"loader: a window of {window} shards makes no order; give at least 1, or None for all")
         self._entry = dataset.split(split)
         self._fingerprint = dataset.manifest.fingerprint
         self._shards = _Shards(dataset, split, check_crc)
@@ -104,6 +107,7 @@ class Loader:
         return {
             "fingerprint": self._fingerprint,
             "split": self._split,
+            "mode": self._mode,
             "seed": self._seed,
             "epoch": self._epoch,
             "window": self._window,
@@ -113,11 +117,13 @@ class Loader:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a position, in O(1).
 
-        Raises `MisuseError` where the state belongs to another dataset, split, seed or window: the order would be
-        another one.
+        Raises `MisuseError` where the state belongs to another dataset, split, mode, seed or window (the order would
+        be another one), or is no state of a loader.
         """
         own = self.state_dict()
-        for name in ("fingerprint", "split", "seed", "window"):
+        if lacking := sorted(own.keys() - state.keys()):
+            raise MisuseError(f"loader: the state lacks {', '.join(lacking)}; it was not saved by a loader")
+        for name in ("fingerprint", "split", "mode", "seed", "window"):
             if state[name] != own[name]:
                 raise MisuseError(
                     f"loader: the state was saved with {name} {state[name]!r}, this loader has {own[name]!r}; "
@@ -168,7 +174,7 @@ class _Shards:
             ):
                 if self._check_crc and zlib.crc32(payload) != entry[f"{field.name}_crc32"]:
                     raise self._damaged(entry, field.name, offset, "its crc32 is not the index's")
-                if payload[: len(header)] != header:
+                if size != len(header) + row.nbytes or len(payload) != size or payload[: len(header)] != header:
                     raise self._damaged(entry, field.name, offset, f"it is no {field.dtype} {list(field.shape)}")
                 row[...] = np.frombuffer(payload, field.dtype, offset=len(header)).reshape(field.shape)
         return batch
@@ -176,16 +182,12 @@ class _Shards:
     def _map(self, number: int) -> mmap.mmap:
         if number not in self._maps:
             path = self._dataset.path / self._dataset.split(self._split).shards[number].file
-            with path.open("rb") as file:
-                self._maps[number] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            self._maps[number] = map_shard(path)
         return self._maps[number]
 
     def _damaged(self, entry: Any, side: str, offset: int, what: str) -> DatasetError:
         shard = self._dataset.split(self._split).shards[int(entry["shard"])].file
-        return DatasetError(
-            f"{self._dataset.path / shard}: {side} of sample {entry['key'].decode()} at byte {offset} is damaged "
-            f"({what}); restore the shard, or encode the dataset again"
-        )
+        return damaged(self._dataset.path / shard, entry["key"].decode(), side, offset, what)
 
 
 def _prefetched(batches: Callable[[], Iterator[Batch]], depth: int) -> Iterator[Batch]:

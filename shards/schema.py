@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from shards.errors import DatasetError
 
 FORMAT_NAME = "cascadence-latents"
 SCHEMA_VERSION = "1.0.0"
@@ -78,6 +80,16 @@ class SampleRecord(Record):
     codec_fingerprint: str
     input: Side
     target: Side
+
+    @classmethod
+    def parse(cls, payload: bytes) -> SampleRecord:
+        """Read a record from a shard. Raises `DatasetError`, in one line, where it is none."""
+        try:
+            return cls.model_validate_json(payload)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            raise DatasetError(f"no sample record ({where + ': ' if where else ''}{first['msg']})") from None
 
 
 class Reject(Record):

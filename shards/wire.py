@@ -7,10 +7,13 @@ sparse files, no gaps, two zero blocks at the end and nothing after them.
 from __future__ import annotations
 
 import io
+import math
+import mmap
 import re
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,7 +27,14 @@ MEMBER_MODE = 0o444
 SUFFIXES = ("input.npy", "json", "target.npy")
 """The members of a sample, in the order in which they lie in the shard."""
 
+HEAD_BYTES = 256
+"""More than the header of any `.npy` payload of the format."""
+
 _MEMBER_NAME = re.compile(r"([0-9a-f]{32})\.(input\.npy|json|target\.npy)")
+_ARRAY_HEADER = re.compile(
+    rb"\x93NUMPY\x01\x00..\{'descr': '(<[fiu][248])', 'fortran_order': False, 'shape': \(([\d, ]*)\), \} *\n",
+    re.DOTALL,
+)
 
 
 class Member(NamedTuple):
@@ -71,41 +81,100 @@ def array_header(dtype: DTypeLike, shape: tuple[int, ...]) -> bytes:
     return buffer.getvalue()
 
 
+class ArrayLayout(NamedTuple):
+    """What the header of a `.npy` payload says, and where the values begin."""
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    offset: int
+
+
+def array_layout(head: bytes | memoryview, size: int) -> ArrayLayout:
+    """Read the header of a `.npy` payload of `size` bytes from its first `HEAD_BYTES`.
+
+    Raises `ValueError` unless it is in the form that `encode_array` writes and asks for exactly `size` bytes. No
+    other form is parsed, so nothing that a header holds is ever evaluated.
+    """
+    matched = _ARRAY_HEADER.match(head)
+    if matched is None or int.from_bytes(head[8:10], "little") != matched.end() - 10:
+        raise ValueError("its header is not in the plain .npy form of the format")
+    dtype = np.dtype(matched[1].decode())
+    shape = tuple(int(length) for length in matched[2].split(b",") if length.strip())
+    asked = matched.end() + dtype.itemsize * math.prod(shape)
+    if asked != size:
+        raise ValueError(f"it has {size} bytes, its header asks for {asked}")
+    return ArrayLayout(dtype, shape, matched.end())
+
+
 def decode_array(payload: bytes | memoryview) -> NDArray[Any]:
-    """Read a `.npy` payload. Raises `ValueError` for objects, another version, or a length that does not fit."""
-    buffer = io.BytesIO(payload)
-    array = np.lib.format.read_array(buffer, allow_pickle=False)
-    if buffer.read(1):
-        raise ValueError("bytes follow the array")
-    return array
+    """Read a `.npy` payload, without a copy. Raises `ValueError` as `array_layout` does."""
+    dtype, shape, offset = array_layout(payload[:HEAD_BYTES], len(payload))
+    return np.frombuffer(payload, dtype, offset=offset).reshape(shape)
 
 
-def walk(shard: bytes | memoryview) -> Iterator[Member]:
+def map_shard(path: Path) -> mmap.mmap:
+    """Map a shard into memory, to read. Raises `DatasetError` where it is empty, `OSError` where it can't be read."""
+    with path.open("rb") as file:
+        if not path.stat().st_size:
+            raise DatasetError(f"{path}: the shard is empty; restore it from a copy, or encode the dataset again")
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+def samples(members: Iterable[Member]) -> Iterator[tuple[Member, ...]]:
+    """Gather a walk's members into samples, whole or not.
+
+    A sample ends with its last suffix, where another key follows, or where the order of the suffixes begins anew. A
+    sample that the walk's error cuts short is given before the error is raised.
+    """
+    gathered: list[Member] = []
+    try:
+        for member in members:
+            last = gathered[-1] if gathered else None
+            if last and (last.key != member.key or SUFFIXES.index(last.suffix) >= SUFFIXES.index(member.suffix)):
+                yield tuple(gathered)
+                gathered = []
+            gathered.append(member)
+            if member.suffix == SUFFIXES[-1]:
+                yield tuple(gathered)
+                gathered = []
+    except DatasetError:
+        if gathered:
+            yield tuple(gathered)
+        raise
+    if gathered:
+        yield tuple(gathered)
+
+
+def is_whole(sample: tuple[Member, ...]) -> bool:
+    """Whether a sample of `samples` has all its members."""
+    return tuple(member.suffix for member in sample) == SUFFIXES
+
+
+def walk(shard: bytes | memoryview | mmap.mmap) -> Iterator[Member]:
     """Walk the members of a whole shard, strictly.
 
     Every header must be, bit for bit, what `member_header` writes. Raises `DatasetError`, with the byte offset,
     at the first thing that is not so; the members before it have been given.
     """
-    view = memoryview(shard)
     offset = 0
     while True:
-        block = bytes(view[offset : offset + BLOCK])
+        block = bytes(shard[offset : offset + BLOCK])
         if len(block) < BLOCK:
-            raise DatasetError(f"ends at byte {len(view)} without the end marker: it was cut")
+            raise DatasetError(f"ends at byte {len(shard)} without the end marker: it was cut")
         if not any(block):
             break
         member = _member(block, offset)
         end = member.offset + member.size
-        if end + len(padding(member.size)) > len(view):
+        if end + len(padding(member.size)) > len(shard):
             raise DatasetError(
                 f"member {member.key}.{member.suffix} at byte {offset} claims {member.size} bytes; "
-                f"{len(view) - member.offset} are there: it was cut"
+                f"{len(shard) - member.offset} are there: it was cut"
             )
-        if any(view[end : end + len(padding(member.size))]):
+        if any(shard[end : end + len(padding(member.size))]):
             raise DatasetError(f"bytes after member {member.key}.{member.suffix} at byte {end} are not zero")
         yield member
         offset = end + len(padding(member.size))
-    if bytes(view[offset:]) != END:
+    if len(shard) - offset != len(END) or any(shard[offset:]):
         raise DatasetError(f"the end marker at byte {offset} is not two zero blocks at the end of the file")
 
 

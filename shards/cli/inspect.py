@@ -146,19 +146,13 @@ def show(
 
 
 def _content(dataset: Dataset, place: Location) -> dict[str, Any]:
-    row = dataset.index(place.split)[place.number]
-    payloads: dict[str, bytes] = {}
-    with (dataset.path / place.shard.file).open("rb") as shard:
-        for part in ("input", "json", "target"):
-            shard.seek(int(row[f"{part}_offset"]))
-            payloads[part] = shard.read(int(row[f"{part}_bytes"]))
-    record = SampleRecord.model_validate_json(payloads["json"])
+    record = SampleRecord.parse(dataset.payload(place, "json"))
     return {
         "split": place.split,
         "shard": place.shard.file,
         "position": place.position,
         "record": record.model_dump(mode="json"),
-        "arrays": {side: _describe(decode_array(payloads[side])) for side in SIDES},
+        "arrays": {side: _describe(decode_array(dataset.payload(place, side))) for side in SIDES},
     }
 
 
