@@ -13,6 +13,7 @@ import typer
 from pipeline.pairing import Mode
 from shards import console
 from shards.console import Json, SetOptions
+from shards.errors import MisuseError
 
 app = console.make_app("From recordings to shards of latents.")
 
@@ -29,14 +30,22 @@ def synthesize(
     from pipeline.synthesize import SAMPLE_RATE, split_of, synthesize_pair
     from shards.audio import write_wav
 
+    names = {
+        (index, side): out_dir / split_of(index, pairs) / f"pair_{index:04d}_{side}.wav"
+        for index in range(pairs)
+        for side in ("input", "target")
+    }
+    # Pairs of an earlier call with another count might lie in the other split: a leak that nobody would notice.
+    strangers = sorted(set(out_dir.glob("*/*.wav")) - set(names.values()))
+    if strangers:
+        raise MisuseError(f"{strangers[0]}: is there already and not one of these pairs; choose another OUT_DIR")
     counts = {"train": 0, "val": 0}
     with console.progress("pairs") as bar:
         for index in bar.track(range(pairs), description="composing"):
             pair = synthesize_pair(seed, index, seconds)
-            split = split_of(index, pairs)
-            for side, samples in (("input", pair.drums), ("target", pair.piano)):
-                write_wav(out_dir / split / f"pair_{index:04d}_{side}.wav", samples, SAMPLE_RATE)
-            counts[split] += 1
+            write_wav(names[index, "input"], pair.drums, SAMPLE_RATE)
+            write_wav(names[index, "target"], pair.piano, SAMPLE_RATE)
+            counts[split_of(index, pairs)] += 1
     if json:
         console.print_json({"out": str(out_dir), "pairs": counts, "seconds": seconds, "seed": seed})
         return

@@ -80,6 +80,16 @@ def test_synthesize_puts_the_drums_in_the_input_and_the_piano_in_the_target(musi
         np.testing.assert_allclose(written, samples, atol=2**-14)
 
 
+def test_synthesize_leaves_no_pairs_of_another_call_among_its_own(tmp_path: Path, capsys: Capture) -> None:
+    call = ("synthesize", tmp_path / "wavs", "--seconds", 0.5, "--pairs")
+    assert cli(*call, 3) == 0
+    assert cli(*call, 3) == 0, "the same again is no stranger"
+    capsys.readouterr()
+    said = misused(capsys, *call, 2)
+    assert "is there already and not one of these pairs" in said
+    assert "choose another OUT_DIR" in said
+
+
 def test_synthesize_reports_in_json(tmp_path: Path, capsys: Capture) -> None:
     out = tmp_path / "w"
     assert cli("synthesize", out, "--pairs", 2, "--seconds", 0.5, "--json") == 0

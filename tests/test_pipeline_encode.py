@@ -158,7 +158,7 @@ def test_the_latents_are_those_of_the_source(undisturbed: Path, wavs: Path) -> N
             expected = codec.encode(torch.from_numpy(audio)[None, None])[0].numpy()
             assert latents[name].dtype == np.float16
             np.testing.assert_array_equal(latents[name], expected.astype(np.float16))
-            heard = codec.decode(torch.from_numpy(latents[name])[None])[0, 0, : len(audio) - 320].numpy()
+            heard = codec.decode(torch.tensor(latents[name])[None])[0, 0, : len(audio) - 320].numpy()
             # The codec keeps what lies below 4.8 kHz: compare that.
             spectra = [np.abs(np.fft.rfft(x[: len(heard)]))[: int(3_500 * SECONDS)] for x in (heard, audio)]
             assert np.linalg.norm(spectra[0] - spectra[1]) < 0.1 * np.linalg.norm(spectra[1])
