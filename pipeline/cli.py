@@ -5,6 +5,8 @@ from __future__ import annotations
 import json as jsonlib
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,7 +15,7 @@ import typer
 from pipeline.pairing import Mode
 from shards import console
 from shards.console import Json, SetOptions
-from shards.errors import MisuseError
+from shards.errors import Interrupted, MisuseError
 
 app = console.make_app("From recordings to shards of latents.")
 
@@ -123,7 +125,7 @@ def encode(
     plan = read_pairs(pairs)
     window = plan.header.window_samples / plan.header.sample_rate
     meter = _Meter(len(plan.pairs), window)
-    with meter.bar:
+    with meter.bar, _stoppable():
         outcome = encode_dataset(plan, out, settings, encode_locally if local else encode_with_ray, meter.count)
     samples = sum(entry.samples for entry in outcome.manifest.splits.values())
     rejected = sum(outcome.manifest.rejected.values())
@@ -141,6 +143,14 @@ def encode(
     if rejected:
         listed = console.escape(str(out / "rejects.jsonl"))
         console.out.print(f"the refused pairs are listed in {listed}", soft_wrap=True)
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Interrupted("stopped; the same command keeps the finished shards and goes on") from None
 
 
 class _Meter:

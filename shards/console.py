@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Table
 from rich.text import Text
 
-from shards.errors import CascadenceError
+from shards.errors import CascadenceError, Interrupted
 
 # In a pipe or a log there is no width to fit into, and a cut key is no key.
 out = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
@@ -37,7 +37,7 @@ def make_app(description: str) -> typer.Typer:
 
 
 def run(app: typer.Typer, program: str, arguments: Sequence[str] | None = None) -> None:
-    """Run an application and exit: 0 done, 1 problems found or the work failed, 2 misused.
+    """Run an application and exit: 0 done, 1 problems found or the work failed, 2 misused, 130 stopped by Ctrl-C.
 
     An error that a person can mend becomes one line on stderr; `--debug`, anywhere, shows its traceback.
     """
@@ -45,6 +45,9 @@ def run(app: typer.Typer, program: str, arguments: Sequence[str] | None = None) 
     debug = "--debug" in given
     try:
         app(args=[a for a in given if a != "--debug"], prog_name=program)
+    except Interrupted as stop:
+        err.print(escape(str(stop)), soft_wrap=True)
+        raise SystemExit(stop.exit_code) from None
     except CascadenceError as error:
         _fail(str(error), error.exit_code, debug)
     except OSError as error:

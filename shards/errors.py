@@ -13,6 +13,12 @@ class MisuseError(CascadenceError):
     exit_code = 2
 
 
+class Interrupted(CascadenceError):
+    """A person stopped the work (Ctrl-C); what was finished is kept."""
+
+    exit_code = 130
+
+
 class ConfigError(MisuseError):
     """A configuration with an unknown key, a wrong value or sections that contradict each other."""
 

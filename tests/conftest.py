@@ -9,6 +9,9 @@ from typing import Any
 
 import pytest
 
+# One thread for each process: where several share few cores, threads that wait for a core spin and slow all down.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 

@@ -78,21 +78,31 @@ def test_a_run_directory_holds_what_it_should(undisturbed: Path) -> None:
     assert newest.progress.best_epoch == losses.index(min(losses)) + 1
 
 
+def start_and_signal(
+    dataset: Path, run_dir: Path, number: signal.Signals, *overrides: str
+) -> subprocess.CompletedProcess[str]:
+    """Launch in another process, and signal it once it has told of its seventh step."""
+    arguments = [sys.executable, "-m", "training", *options(dataset, run_dir, *overrides)]
+    # Sums in another number of threads differ in the last bit.
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    process = subprocess.Popen(
+        arguments, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        if any(event["step"] >= 7 for event, _ in read_events(run_dir / "metrics.jsonl")):
+            break
+        time.sleep(0.02)
+    process.send_signal(number)
+    output, errors = process.communicate()
+    return subprocess.CompletedProcess(arguments, process.returncode, output, errors)
+
+
 def test_a_killed_run_goes_on_to_the_same_weights(dataset: Path, undisturbed: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "killed"
     overrides = ("train.epochs=3", "train.checkpoint_epochs=2", "train.checkpoint_steps=1")
-    arguments = [sys.executable, "-m", "training", *options(dataset, run_dir, *overrides)]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
-    process = subprocess.Popen(arguments, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
-    try:
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline and process.poll() is None:
-            if any(event["step"] >= 7 for event, _ in read_events(run_dir / "metrics.jsonl")):
-                break
-            time.sleep(0.02)
-        process.send_signal(signal.SIGKILL)
-    finally:
-        process.wait()
+    stopped = start_and_signal(dataset, run_dir, signal.SIGKILL, *overrides)
+    assert stopped.returncode == -signal.SIGKILL
     newest = newest_checkpoint(run_dir)
     assert newest is not None
     assert 6 <= newest.progress.step < 12, "it was killed in the middle"
@@ -100,6 +110,17 @@ def test_a_killed_run_goes_on_to_the_same_weights(dataset: Path, undisturbed: Pa
     assert_equal_weights(run_dir, undisturbed)
     events = [event for event, _ in read_events(run_dir / "metrics.jsonl")]
     assert [e["step"] for e in events if e["event"] == "train"] == list(range(1, 13)), "each step is told once"
+
+
+def test_ctrl_c_keeps_the_last_checkpoint_and_says_how_to_go_on(dataset: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "stopped"
+    stopped = start_and_signal(dataset, run_dir, signal.SIGINT, "train.epochs=500")
+    assert stopped.returncode == 130
+    newest = newest_checkpoint(run_dir)
+    assert newest is not None
+    kept = f"epoch {newest.progress.epoch}, step {newest.progress.step}"
+    assert stopped.stderr.splitlines()[-1] == f"stopped; the same command goes on from {kept}"
+    assert not any(path.name.startswith(".") for path in (run_dir / "checkpoints").iterdir())
 
 
 def test_more_epochs_go_on_where_the_run_ended(dataset: Path, undisturbed: Path, tmp_path: Path) -> None:

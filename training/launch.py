@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from shards.dataset import Dataset
-from shards.errors import CascadenceError, ConfigError, MisuseError
+from shards.errors import CascadenceError, ConfigError, Interrupted, MisuseError
 from shards.files import read_json, write_bytes, write_json
 from shards.settings import dump_yaml
 from training.checkpoint import Checkpoint, newest_checkpoint, open_checkpoint, require_same_data
@@ -46,7 +46,7 @@ def launch_local(request: Request) -> Checkpoint | None:
     resumed, dataset = _prepare(request)
     if _finished(resumed, request.config):
         return resumed
-    with _tracked(request, dataset) as mlflow:
+    with _stoppable(request), _tracked(request, dataset) as mlflow:
         train_rank(_worker_spec(request, resumed, None, mlflow), local_runtime())
     return resumed
 
@@ -57,7 +57,7 @@ def launch_ray(request: Request) -> Checkpoint | None:
     if _finished(resumed, request.config):
         return resumed
     ray = connect_ray(request.workers)
-    with _tracked(request, dataset) as mlflow:
+    with _stoppable(request), _tracked(request, dataset) as mlflow:
         resources = ray.cluster_resources()
         use_gpu = resources.get("GPU", 0) >= request.workers
         threads = None if use_gpu else max(1, (os.cpu_count() or 1) // request.workers)
@@ -109,6 +109,8 @@ def _fit(request: Request, spec: WorkerSpec, use_gpu: bool) -> None:
         trainer.fit()
     except TrainingFailedError as error:
         raise _cause(error) from error
+    except SystemExit:
+        raise KeyboardInterrupt from None  # what Ray makes of Ctrl-C once it has stopped the workers
 
 
 def _cause(error: Exception) -> CascadenceError:
@@ -193,6 +195,17 @@ def _tracked(request: Request, dataset: Dataset) -> Iterator[MlflowRun | None]:
         raise
     finally:
         end_mlflow(run, status)
+
+
+@contextmanager
+def _stoppable(request: Request) -> Iterator[None]:
+    """Turn Ctrl-C into words about what is kept."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        newest = newest_checkpoint(request.run_dir)
+        kept = f"epoch {newest.progress.epoch}, step {newest.progress.step}" if newest else "the beginning"
+        raise Interrupted(f"stopped; the same command goes on from {kept}") from None
 
 
 def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, str]:
