@@ -14,7 +14,9 @@ from shards.errors import DatasetError, MisuseError
 from shards.files import sha256_file
 from shards.index import Index, load_index
 from shards.manifest import read_manifest
-from shards.schema import CodecSpec, Manifest, ShardEntry, SplitEntry
+from shards.schema import SIDES, CodecSpec, Manifest, SampleRecord, ShardEntry, SplitEntry
+from shards.wire import decode_array
+from shards.writer import Sample
 
 if TYPE_CHECKING:
     from shards.reader import Loader
@@ -125,6 +127,12 @@ class Dataset:
             return found[0]
         problem = "no sample" if not found else f"{len(found)} samples"
         raise MisuseError(f"{self.path}: {problem} named {name!r}; `python -m shards list {self.path}` shows the keys")
+
+    def read(self, place: Location) -> Sample:
+        """Read one sample whole, every byte checked. Raises `DatasetError` where it is damaged."""
+        record = SampleRecord.parse(self.payload(place, "json"))
+        latents = {side: decode_array(self.payload(place, side)) for side in SIDES}
+        return Sample(record, latents["input"], latents["target"])
 
     def payload(self, place: Location, member: Literal["input", "json", "target"]) -> bytes:
         """Read one member of a sample. Raises `DatasetError` where it is damaged."""

@@ -11,8 +11,7 @@ import typer
 from shards import console
 from shards.console import Json
 from shards.dataset import Dataset, Location, describe_codec, open_dataset
-from shards.schema import SIDES, SampleRecord
-from shards.wire import decode_array
+from shards.schema import SIDES
 
 DatasetPath = Annotated[Path, typer.Argument(metavar="DATASET", help="The dataset's folder.")]
 
@@ -146,13 +145,13 @@ def show(
 
 
 def _content(dataset: Dataset, place: Location) -> dict[str, Any]:
-    record = SampleRecord.parse(dataset.payload(place, "json"))
+    sample = dataset.read(place)
     return {
         "split": place.split,
         "shard": place.shard.file,
         "position": place.position,
-        "record": record.model_dump(mode="json"),
-        "arrays": {side: _describe(decode_array(dataset.payload(place, side))) for side in SIDES},
+        "record": sample.record.model_dump(mode="json"),
+        "arrays": {side: _describe(getattr(sample, side)) for side in SIDES},
     }
 
 
