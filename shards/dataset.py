@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shards.backend import BackendName
+from shards.buffers import BufferPool
 from shards.errors import DatasetError, MisuseError
 from shards.files import sha256_bytes, sha256_file, write_bytes
 from shards.index import Index, load_index
@@ -41,6 +42,7 @@ class Dataset:
         self.path = path
         self.manifest = manifest
         self.store = store or LocalStore(path)
+        self.buffers = BufferPool()
         self._indexes: dict[str, Index] = {}
 
     @property

@@ -209,9 +209,7 @@ class _ArrayReader:
     def _read_side(
         self, entries: NDArray[Any], keys: list[str], field: ArrayField, weight: Tensor, bad: list[str]
     ) -> Tensor:
-        batch = torch.empty(
-            (len(entries), *field.shape), dtype=getattr(torch, field.dtype), pin_memory=self._options.pin_memory
-        )
+        batch = self._empty((len(entries), *field.shape), field.dtype)
         values = memoryview(batch.numpy().reshape(-1).view(np.uint8))  # type: ignore[arg-type]
         length = len(values) // len(entries)
         # Columns as lists: a field of a structured row costs a microsecond each time it is asked for.
@@ -228,6 +226,11 @@ class _ArrayReader:
                     self._count(problem, bad)
                 batch[row], weight[row] = 0, 0
         return batch
+
+    def _empty(self, shape: tuple[int, ...], dtype: str) -> Tensor:
+        if self._options.pin_memory:  # torch keeps a pool of pinned memory itself
+            return torch.empty(shape, dtype=getattr(torch, dtype), pin_memory=True)
+        return torch.from_numpy(self._dataset.buffers.take(shape, dtype))
 
     def _read_row(self, place: Place, crc32: int, field: ArrayField, values: memoryview) -> None:
         expected = array_header(np.dtype(field.dtype), field.shape)
