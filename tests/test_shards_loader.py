@@ -17,6 +17,7 @@ import torch
 from make_data import MDCT, SHARD_SIZES, flip_byte, make_dataset, make_sample
 
 from shards import Dataset, open_dataset
+from shards.buffers import BufferPool
 from shards.errors import DatasetError, MisuseError
 from shards.order import OrderPlan
 from shards.reader import PREFETCHED_BATCHES, Batch, Loader
@@ -440,3 +441,27 @@ def test_a_name_of_nothing_is_refused(dataset: Dataset, name: str) -> None:
 def test_a_name_of_several_samples_is_refused(dataset: Dataset) -> None:
     with pytest.raises(MisuseError, match="27 samples named ''"):
         dataset.locate("")
+
+
+# Memory
+
+
+def test_memory_is_handed_out_again_only_when_no_tensor_refers_to_it() -> None:
+    pool = BufferPool()
+    first = torch.from_numpy(pool.take((4, 8), "float16"))
+    view = first[1:2, 3:]
+    address = first.data_ptr()
+    del first
+    assert torch.from_numpy(pool.take((4, 8), "float16")).data_ptr() != address, "a view still looks at it"
+    del view
+    again = torch.from_numpy(pool.take((4, 8), "float16"))
+    assert again.data_ptr() == address
+    assert torch.from_numpy(pool.take((4, 9), "float16")).data_ptr() != address
+
+
+def test_batches_that_are_kept_keep_their_content(dataset: Dataset) -> None:
+    kept = list(dataset.loader("train", 2, seed=4))
+    copies = [(batch.input.clone(), batch.target.clone()) for batch in dataset.loader("train", 2, seed=4)]
+    for batch, (source, goal) in zip(kept, copies, strict=True):
+        assert batch.input.equal(source)
+        assert batch.target.equal(goal)
