@@ -37,6 +37,7 @@ fix: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.loader
+	$(BIN)/python -m benchmarks.scale
 	$(BIN)/python -m benchmarks.audio_losses
 	$(BIN)/python -m benchmarks.attention
 
