@@ -20,6 +20,10 @@ ONE_DOOR = {
     "mlflow": {"training/tracking.py"},
     "ray": {"pipeline/job.py", "training/launch.py", "training/worker.py"},
     "safetensors": {"training/checkpoint.py", "shards/codec/weights.py"},
+    "fsspec": {"shards/store.py"},
+    "filelock": {"shards/store.py"},
+    "webdataset": {"shards/backend.py"},
+    "zlib_ng": {"shards/reader.py"},
     "yaml": {"shards/settings.py", "training/checkpoint.py"},
     "matplotlib": {"training/plots.py"},
 }
