@@ -229,12 +229,26 @@ def test_a_page_without_a_gallery_needs_no_torch(dataset: Path, tmp_path: Path) 
     assert "Listen" not in page.text
 
 
-def test_without_its_codec_the_page_is_silent_and_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_its_codec_the_page_is_silent_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     other = make_dataset(tmp_path / "other", {"train": (3,)}, codec=MDCT.model_copy(update={"dim": 64}))
-    page = make_page(capsys, other, tmp_path / "page.html")
+    out = tmp_path / "page.html"
+    outcome = report(capsys, other, "--out", out, "--json")
+    assert (outcome.code, json.loads(outcome.out)["ok"]) == (0, True)
+    assert "without sound: mdct: the codec at hand is not the one that made the latents" in outcome.err
+    page = Page(out.read_text(encoding="utf-8"))
     assert page.all("audio") == []
     assert len(page.all("img")) == 6
-    assert "No players: mdct: the codec at hand is not the one that made the latents" in page.text
+    assert "No players: the codec mdct was not at hand" in page.text
+
+
+def test_weights_that_are_given_must_fit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = make_dataset(tmp_path / "other", {"train": (3,)}, codec=MDCT.model_copy(update={"dim": 64}))
+    out = tmp_path / "page.html"
+    outcome = report(capsys, other, "--out", out, "--codec-weights", tmp_path / "weights.th")
+    assert (outcome.code, outcome.out) == (1, "")
+    assert "--codec-weights" in outcome.err
+    assert outcome.err.count("\n") == 1
+    assert not out.exists()
 
 
 # Damage
@@ -384,7 +398,7 @@ def test_a_heatmap_survives_values_that_are_not_finite() -> None:
     latents[5, 9] = np.inf
     for signed in (True, False):
         assert heatmap(latents, "target", signed=signed).startswith(b"\x89PNG")
-    assert len(whole) < 80_000
+    assert 16 * 4 / 3 * (len(whole) + PLAYER_BYTES) < 9.7e6, "eight pairs stay under 10 MB"
     assert heatmap(np.zeros((4, 3), np.float16), "input", signed=False).startswith(b"\x89PNG")
 
 

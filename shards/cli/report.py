@@ -38,15 +38,15 @@ def report(
         task = bar.add_task("verifying", total=sum(len(e.shards) for e in opened.splits.values()), note="")
         result = audit.verify(dataset, level, on_shard=lambda: bar.advance(task))
         task = bar.add_task("gathering pairs", total=samples, note="")
-        content = collect(opened, result, samples, decode, silent_because, on_card=lambda: bar.advance(task))
+        content = collect(opened, result, samples, decode, on_card=lambda: bar.advance(task))
     page = render(content).encode()
     write_bytes(out, page)
     ok = not result.problems
+    if silent_because:
+        console.err.print(f"[yellow]without sound:[/] {console.escape(silent_because)}", soft_wrap=True)
     if json:
         console.print_json({"out": str(out), "bytes": len(page), "samples": len(content.gallery), "ok": ok})
     else:
-        if silent_because:
-            console.err.print(f"[yellow]without sound:[/] {console.escape(silent_because)}", soft_wrap=True)
         verdict = "is [green]sound[/]" if ok else f"has [red]{len(result.problems)} problems[/]"
         size = f"{len(content.gallery)} pairs, {len(page) / 1e6:.1f} MB"
         console.out.print(f"{console.escape(str(out))}: {size}; the dataset {verdict}", soft_wrap=True)
@@ -62,7 +62,7 @@ def _check_out(out: Path, dataset: Path) -> None:
 
 
 def _decoder(codec: CodecSpec, weights: Path | None) -> tuple[Decode | None, str | None]:
-    """Load the codec, or say why there will be no sound. Weights that were asked for by name must fit."""
+    """Load the codec, or say why there will be no sound. Weights that are given must fit."""
     from shards.report.players import load_decoder
 
     try:

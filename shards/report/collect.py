@@ -74,7 +74,7 @@ class Report:
     statistics: Statistics | None
     rejects: tuple[Reject, ...]
     gallery: tuple[Card, ...]
-    silent_because: str | None
+    silent: bool
 
 
 def collect(
@@ -82,10 +82,9 @@ def collect(
     audit: Audit,
     wanted: int,
     decode: Decode | None,
-    silent_because: str | None = None,
     on_card: Callable[[], None] = lambda: None,
 ) -> Report:
-    """Gather a page with a gallery of at most `wanted` pairs; `decode` is None where nothing can be heard, and why."""
+    """Gather a page with a gallery of at most `wanted` pairs; `decode` is None where nothing can be heard."""
     places = dataset.places(MEASURED)
     found = [measured for place in places if (measured := _measure(dataset, place))]
     cards = []
@@ -101,7 +100,7 @@ def collect(
         statistics=_statistics(dataset),
         rejects=_rejects(dataset),
         gallery=tuple(cards),
-        silent_because=silent_because,
+        silent=decode is None,
     )
 
 

@@ -16,6 +16,9 @@ LEVELS = 64
 RANGE_DB = 60.0
 """What a magnitude heatmap shows below its loudest value."""
 
+RANGE_DEVIATIONS = 2.5
+"""What a signed heatmap shows on either side of a channel's mean."""
+
 Stops = tuple[tuple[int, int, int], ...]
 PALETTES: dict[str, Stops] = {
     "input": ((20, 18, 24), (74, 36, 38), (158, 66, 40), (226, 128, 62), (255, 226, 180)),
@@ -26,11 +29,12 @@ PALETTES: dict[str, Stops] = {
 def heatmap(latents: NDArray[Any], side: str, *, signed: bool) -> bytes:
     """Draw latents [D, T] as a PNG, channel 0 at the bottom, time to the right.
 
-    `signed` spreads the colours linearly from the lowest to the highest values (their outer 0.5 % cut off); without
-    it they show the magnitude in dB. Values that are not finite are drawn as zeros.
+    `signed` shows each channel around its own mean, in its own standard deviations, so that channels that hardly
+    change do not outshine those that do; without it the colours are the magnitude in dB. Values that are not finite
+    are drawn as zeros.
     """
     values = np.nan_to_num(latents.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
-    unit = _linear(_pool(values)) if signed else _decibels(_pool(np.abs(values)))
+    unit = _deviations(_pool(values)) if signed else _decibels(_pool(np.abs(values)))
     pixels = np.round(unit * (LEVELS - 1)).astype(np.uint8)
     return _png(pixels[::-1], _palette(PALETTES[side]))
 
@@ -45,9 +49,10 @@ def _pool(values: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(sums / np.diff(starts, append=frames), np.float32)
 
 
-def _linear(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    low, high = np.percentile(values, (0.5, 99.5))
-    return np.asarray(np.clip((values - low) / max(float(high - low), 1e-9), 0, 1), np.float32)
+def _deviations(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    centred = values - values.mean(axis=1, keepdims=True)
+    scaled = centred / np.maximum(values.std(axis=1, keepdims=True), 1e-9)
+    return np.asarray(np.clip(0.5 + scaled / (2 * RANGE_DEVIATIONS), 0, 1), np.float32)
 
 
 def _decibels(values: NDArray[np.float32]) -> NDArray[np.float32]:
