@@ -1,4 +1,4 @@
-"""The one door to audio files: reading any format at any rate, and writing WAV.
+"""The one door to audio files: reading any format at any rate, and writing WAV and FLAC.
 
 Order of the steps: decode to float32, mean to mono, resample the whole file. Windows are cut afterwards, so that a
 resampler's edges fall on the ends of the file alone. soxr HQ resamples: common defaults alias audibly.
@@ -91,6 +91,13 @@ def write_wav(path: Path, samples: Samples, sample_rate: int, subtype: Literal["
     buffer = io.BytesIO()
     soundfile.write(buffer, samples, sample_rate, format="WAV", subtype=subtype)
     write_bytes(path, buffer.getvalue())
+
+
+def encode_flac(samples: Samples, sample_rate: int) -> bytes:
+    """Pack mono samples [n] in [-1, 1] as a 16-bit FLAC file, in memory."""
+    buffer = io.BytesIO()
+    soundfile.write(buffer, samples, sample_rate, format="FLAC", subtype="PCM_16")
+    return buffer.getvalue()
 
 
 def _reason(error: Exception) -> str:
