@@ -1,6 +1,6 @@
 """All verbs of `python -m shards`, gathered."""
 
-from shards.cli import inspect, verify
+from shards.cli import inspect, make, verify
 from shards.console import make_app
 
 app = make_app("Look at datasets of latents, offline.")
@@ -8,3 +8,8 @@ app.command("info")(inspect.info)
 app.command("list")(inspect.list_samples)
 app.command("show")(inspect.show)
 app.command("verify")(verify.verify_dataset)
+
+app.command("repack")(make.repack)
+app.command("merge")(make.merge)
+app.command("split")(make.split_dataset)
+app.command("subset")(make.subset)
