@@ -21,7 +21,7 @@ ONE_DOOR = {
     "ray": {"pipeline/job.py", "training/launch.py", "training/worker.py"},
     "safetensors": {"training/checkpoint.py", "shards/codec/weights.py"},
     "yaml": {"shards/settings.py", "training/checkpoint.py"},
-    "matplotlib": {"training/plots.py"},
+    "matplotlib": {"shards/plots.py", "training/plots.py"},
 }
 
 # Below each file of training, those that it may never import: the arrows go cli -> launch -> worker -> loop -> step.

@@ -1,6 +1,6 @@
 """All verbs of `python -m shards`, gathered."""
 
-from shards.cli import inspect, make, verify
+from shards.cli import inspect, listen, make, verify
 from shards.console import make_app
 
 app = make_app("Look at datasets of latents, offline.")
@@ -13,3 +13,6 @@ app.command("repack")(make.repack)
 app.command("merge")(make.merge)
 app.command("split")(make.split_dataset)
 app.command("subset")(make.subset)
+app.command("export")(listen.export_samples)
+app.command("listen")(listen.listen)
+app.command("plot")(listen.plot)
