@@ -204,6 +204,11 @@ def check_alike(sources: Sequence[Dataset]) -> None:
                 f"{other.path}: its codec is {describe_codec(other.codec)}, that of {first.path} is "
                 f"{describe_codec(first.codec)}; encode one of them again with the other's codec"
             )
+        if other.frames != first.frames:
+            raise DatasetError(
+                f"{other.path}: its windows are {other.frames} frames long, those of {first.path} {first.frames}; pair "
+                "and encode one of them again with the other's --seconds"
+            )
         for mine, its in zip(first.manifest.fields, other.manifest.fields, strict=True):
             if mine.shape == its.shape and mine.dtype != its.dtype:
                 raise DatasetError(

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import AsinhNorm
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -36,18 +37,21 @@ def plot_sample(sample: Sample, codec: CodecSpec, kind: Kind) -> bytes:
     with mpl.rc_context(_STYLE):
         # The object interface: it needs no display and no global state, and works in any thread.
         figure = Figure(figsize=(11, 7.2), dpi=130, layout="constrained")
-        grid = figure.add_gridspec(4, 2, height_ratios=[1, 2.6, 1, 2.6], width_ratios=[60, 1])
+        grid = figure.add_gridspec(5, 2, height_ratios=[1, 2.6, 0.08, 1, 2.6], width_ratios=[60, 1])
         first: Axes | None = None
         for row, side in enumerate(SIDES):
-            envelope = figure.add_subplot(grid[2 * row, 0], sharex=first)
-            heatmap = figure.add_subplot(grid[2 * row + 1, 0], sharex=first or envelope)
-            bar = figure.add_subplot(grid[2 * row + 1, 1])
+            envelope = figure.add_subplot(grid[3 * row, 0], sharex=first)
+            heatmap = figure.add_subplot(grid[3 * row + 1, 0], sharex=first or envelope)
+            bar = figure.add_subplot(grid[3 * row + 1, 1])
             first = first or envelope
             latents = getattr(sample, side)
             seconds = latents.shape[1] / codec.frame_rate
             _draw_envelope(envelope, side, getattr(sample.record, side), seconds)
             image = _draw_latents(heatmap, latents, seconds)
-            figure.colorbar(image, cax=bar).outline.set_visible(False)
+            steps = image.norm.inverse(np.linspace(0, 1, 5))
+            scale = figure.colorbar(image, cax=bar, ticks=steps, format=lambda value, _: f"{value:.3g}")
+            scale.minorticks_off()
+            scale.outline.set_visible(False)
             bar.tick_params(length=2, labelsize=7)
             envelope.tick_params(labelbottom=False)
             heatmap.tick_params(labelbottom=row == len(SIDES) - 1)
@@ -86,5 +90,8 @@ def _draw_latents(axis: Axes, latents: NDArray[Any], seconds: float) -> Any:
     style: dict[str, Any] = {"origin": "lower", "aspect": "auto", "extent": extent, "interpolation": "nearest"}
     if not np.issubdtype(latents.dtype, np.floating):
         return axis.imshow(values, cmap="viridis", **style)
-    limit = max(float(np.percentile(np.abs(values[np.isfinite(values)]), 99.5)), 1e-6)
-    return axis.imshow(values, cmap="RdBu_r", vmin=-limit, vmax=limit, **style)
+    sizes = np.abs(values[np.isfinite(values)])
+    limit = max(float(np.percentile(sizes, 99.5)), 1e-6) if sizes.size else 1.0
+    # Even steps near zero, logarithmic ones beyond the median: quiet channels show beside loud ones.
+    width = max(float(np.median(sizes)), limit / 50) if sizes.size else 1.0
+    return axis.imshow(values, cmap="RdBu_r", norm=AsinhNorm(width, -limit, limit), **style)
