@@ -49,7 +49,7 @@ def plot_sample(sample: Sample, codec: CodecSpec, kind: Kind) -> bytes:
             _draw_envelope(envelope, side, getattr(sample.record, side), seconds)
             image = _draw_latents(heatmap, latents, seconds)
             steps = image.norm.inverse(np.linspace(0, 1, 5))
-            scale = figure.colorbar(image, cax=bar, ticks=steps, format=lambda value, _: f"{value:.3g}")
+            scale = figure.colorbar(image, cax=bar, ticks=steps, format=_number)
             scale.minorticks_off()
             scale.outline.set_visible(False)
             bar.tick_params(length=2, labelsize=7)
@@ -61,6 +61,10 @@ def plot_sample(sample: Sample, codec: CodecSpec, kind: Kind) -> bytes:
         buffer = io.BytesIO()
         figure.savefig(buffer, format=kind, metadata={"Date": None} if kind == "svg" else {"Software": None})
     return buffer.getvalue()
+
+
+def _number(value: float, _: int | None = None) -> str:
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def _draw_envelope(axis: Axes, name: str, side: Side, seconds: float) -> None:

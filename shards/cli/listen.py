@@ -24,7 +24,7 @@ Weights = Annotated[Path | None, typer.Option(help="EnCodec's weights file; else
 
 def export_samples(
     dataset: DatasetPath,
-    samples: Annotated[list[str], typer.Argument(metavar="KEY...", help=KEY_HELP)],
+    samples: Annotated[list[str], typer.Argument(metavar="KEY", help=KEY_HELP)],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where the files go.")],
     to: Annotated[str, typer.Option(metavar="FORMATS", help="Some of npy, wav, flac, json, with commas.")] = "npy,json",
     codec_weights: Weights = None,

@@ -50,7 +50,7 @@ def repack(
 
 
 def merge(
-    datasets: Annotated[list[Path], typer.Argument(metavar="DATASET...", help="Two folders of datasets, or more.")],
+    datasets: Annotated[list[Path], typer.Argument(metavar="DATASET", help="Two folders of datasets, or more.")],
     out: Out,
     samples_per_shard: PerShard = SAMPLES_PER_SHARD,
     json: Json = False,
