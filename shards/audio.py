@@ -94,10 +94,9 @@ def write_wav(
 
     Raises `ValueError` for values that are not finite or, but for `FLOAT`, beyond [-1, 1].
     """
-    if not np.isfinite(samples).all():
-        raise ValueError(f"{path}: samples must be finite")
-    if subtype != "FLOAT" and float(np.abs(samples).max(initial=0.0)) > 1.0:
-        raise ValueError(f"{path}: samples must be within [-1, 1]")
+    limit = np.inf if subtype == "FLOAT" else 1.0
+    if not np.isfinite(samples).all() or float(np.abs(samples).max(initial=0.0)) > limit:
+        raise ValueError(f"{path}: samples must be finite{'' if subtype == 'FLOAT' else ' and within [-1, 1]'}")
     buffer = io.BytesIO()
     soundfile.write(buffer, samples, sample_rate, format="WAV", subtype=subtype)
     write_bytes(path, _without_time(buffer.getvalue()))
