@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,6 +11,7 @@ from pipeline.config import EncodeConfig
 from pipeline.pairing import Pairs
 from pipeline.plan import ShardPlan, ShardSettings, plan_sha256, plan_shards
 from pipeline.shard import encode_shard, finished
+from shards.build import make_build
 from shards.codec import Codec
 from shards.errors import CascadenceError, MisuseError
 from shards.files import write_bytes
@@ -120,28 +119,6 @@ def _remove_leftovers(staging: Path, plans: Sequence[ShardPlan], receipts: Seque
 
 def _build(codec: Codec, config: EncodeConfig, plans: Sequence[ShardPlan]) -> Build:
     packages = ["cascadence", "numpy", "torch", "soundfile", "soxr"] + ["encodec"] * (codec.spec.name == "encodec")
-    versions = {}
-    for package in packages:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            versions[package] = "not installed"
     content = {**config.model_dump(mode="json"), "plan_sha256": plan_sha256(plans)}
     content["codec"].pop("weights")  # a path of this machine; the manifest's codec holds the weights' hash
-    return Build(git_commit=git_commit(), versions=versions, config=content)
-
-
-def git_commit() -> str | None:
-    """Name the commit of the code that runs; None outside a checkout."""
-    here = Path(__file__).parent
-    try:
-        done = subprocess.run(
-            ["git", "rev-parse", "HEAD"],
-            cwd=here,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return done.stdout.strip()
+    return make_build(packages, content)

@@ -14,6 +14,7 @@ from pipeline.pairing import Pair, Pairs
 from shards.files import canonical_json, sha256_bytes
 from shards.latents import LatentsType
 from shards.manifest import codec_fingerprint
+from shards.receipt import receipt_file, shard_file
 from shards.schema import CodecSpec
 
 
@@ -47,7 +48,7 @@ class ShardPlan:
     @property
     def receipt(self) -> str:
         """File of the receipt, relative to the dataset."""
-        return f"receipts/{self.file.rpartition('/')[2]}.json"
+        return receipt_file(self.file)
 
     @property
     def sha256(self) -> str:
@@ -76,7 +77,7 @@ def plan_shards(pairs: Pairs, settings: ShardSettings, name: str, samples_per_sh
     for split in sorted({pair.split for pair in pairs.pairs}):
         own = sorted((p for p in pairs.pairs if p.split == split), key=_place)
         for number, first in enumerate(range(0, len(own), samples_per_shard)):
-            file = f"{split}/{name}-{split}-{number:06d}.tar"
+            file = shard_file(name, split, number)
             plans.append(ShardPlan(file, split, tuple(own[first : first + samples_per_shard]), settings))
     return tuple(plans)
 

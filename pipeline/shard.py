@@ -14,10 +14,10 @@ from pipeline.pairing import Cut, Pair
 from pipeline.plan import ShardPlan, ShardSettings
 from shards.audio import AudioError, Samples
 from shards.codec import Codec
-from shards.files import canonical_json, write_bytes
 from shards.latents import cast
+from shards.receipt import write_with_receipt
 from shards.schema import ENVELOPE_SEGMENTS, Receipt, Reject, SampleRecord, Side
-from shards.writer import Sample, sample_key, write_shard
+from shards.writer import Sample, sample_key
 
 TRACKS_IN_MEMORY = 4
 """Pairs are sorted by place, so a track's windows come one after another; a pair needs two tracks."""
@@ -44,21 +44,7 @@ def encode_shard(plan: ShardPlan, codec: Codec, folder: Path) -> Receipt:
             samples.append(result)
         else:
             rejected.append(result)
-    written = write_shard(folder / plan.file, samples) if samples else None
-    receipt = Receipt(
-        shard=plan.file,
-        split=plan.split,
-        plan_sha256=plan.sha256,
-        samples=len(samples),
-        bytes=written.bytes if written else 0,
-        sha256=written.sha256 if written else None,
-        groups=tuple(sorted({sample.record.group for sample in samples})),
-        rows=written.rows if written else (),
-        statistics=written.statistics if written else {},
-        rejected=tuple(rejected),
-    )
-    write_bytes(folder / plan.receipt, canonical_json(receipt.model_dump()))
-    return receipt
+    return write_with_receipt(folder, plan.file, plan.split, plan.sha256, samples, rejected)
 
 
 def finished(plan: ShardPlan, folder: Path) -> Receipt | None:

@@ -23,6 +23,9 @@ EXTENSIONS = (".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif")
 MP3_FRAME = 1152
 """Samples; an MP3 file without a length in its header is as long as its size lets one guess, to within a frame."""
 
+FULL_SCALE = 1 << 15
+"""Of 16-bit samples."""
+
 Samples = NDArray[np.float32]
 
 
@@ -84,19 +87,35 @@ def read(path: Path) -> Recording:
     return Recording(Source(sample_rate, samples.shape[1], samples.shape[0]), samples)
 
 
-def write_wav(path: Path, samples: Samples, sample_rate: int, subtype: Literal["PCM_16", "PCM_24"] = "PCM_16") -> None:
-    """Write mono samples [n] in [-1, 1] as a WAV file, atomically. Raises `ValueError` for values out of range."""
-    if not np.isfinite(samples).all() or float(np.abs(samples).max(initial=0.0)) > 1.0:
-        raise ValueError(f"{path}: samples must be finite and within [-1, 1]")
+def write_wav(
+    path: Path, samples: Samples, sample_rate: int, subtype: Literal["PCM_16", "PCM_24", "FLOAT"] = "PCM_16"
+) -> None:
+    """Write mono samples [n] as a WAV file, atomically.
+
+    Raises `ValueError` for values that are not finite or, but for `FLOAT`, beyond [-1, 1].
+    """
+    limit = np.inf if subtype == "FLOAT" else 1.0
+    if not np.isfinite(samples).all() or float(np.abs(samples).max(initial=0.0)) > limit:
+        raise ValueError(f"{path}: samples must be finite{'' if subtype == 'FLOAT' else ' and within [-1, 1]'}")
     buffer = io.BytesIO()
     soundfile.write(buffer, samples, sample_rate, format="WAV", subtype=subtype)
-    write_bytes(path, buffer.getvalue())
+    write_bytes(path, _without_time(buffer.getvalue()))
+
+
+def _without_time(wav: bytes) -> bytes:
+    """Zero the time of writing, which libsndfile notes in the PEAK chunk before the data of float files."""
+    place = wav.find(b"PEAK", 0, max(wav.find(b"data"), 0))
+    return wav if place < 0 else wav[: place + 12] + bytes(4) + wav[place + 16 :]
 
 
 def encode_flac(samples: Samples, sample_rate: int) -> bytes:
-    """Pack mono samples [n] in [-1, 1] as a 16-bit FLAC file, in memory."""
+    """Encode mono samples [n] as 16-bit FLAC: the nearest of 65536 steps; what lies beyond full scale is clipped.
+
+    No time, host or random serial number is in it: one version of libsndfile gives the same bytes each time.
+    """
+    steps = np.clip(np.rint(samples.astype(np.float64) * FULL_SCALE), -FULL_SCALE, FULL_SCALE - 1).astype(np.int16)
     buffer = io.BytesIO()
-    soundfile.write(buffer, samples, sample_rate, format="FLAC", subtype="PCM_16")
+    soundfile.write(buffer, steps, sample_rate, format="FLAC", subtype="PCM_16")
     return buffer.getvalue()
 
 

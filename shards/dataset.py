@@ -175,7 +175,7 @@ class Dataset:
             if place and split != place:
                 continue
             if number < entry.samples:
-                return [self._location(split, number)]
+                return [self.location(split, number)]
             number -= entry.samples
         return []
 
@@ -187,9 +187,10 @@ class Dataset:
         ]
 
     def _where(self, split: str, chosen: NDArray[np.bool_]) -> list[Location]:
-        return [self._location(split, int(number)) for number in np.flatnonzero(chosen)]
+        return [self.location(split, int(number)) for number in np.flatnonzero(chosen)]
 
-    def _location(self, split: str, number: int) -> Location:
+    def location(self, split: str, number: int) -> Location:
+        """Tell where sample `number` of a split is."""
         row = self.index(split)[number]
         shard = self.splits[split].shards[int(row["shard"])]
         return Location(split, number, row["key"].decode(), shard, int(row["position"]))

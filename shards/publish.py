@@ -38,6 +38,7 @@ class DatasetHeader:
     window_samples: int
     pairing: dict[str, object]
     build: Build
+    parents: tuple[str, ...] = ()
 
     @property
     def fields(self) -> tuple[ArrayField, ...]:
@@ -75,6 +76,7 @@ def publish(folder: Path, header: DatasetHeader, receipts: Sequence[Receipt]) ->
         pairing=header.pairing,
         splits=splits,
         rejected=dict(Counter(reject.reason for receipt in receipts for reject in receipt.rejected)),
+        parents=header.parents,
         build=header.build,
     )
     write_bytes(staging / "README.md", dataset_card(manifest).encode())

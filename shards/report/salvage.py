@@ -41,7 +41,7 @@ class SalvagedDataset(Dataset):
         """Place sample `number`, counted through all splits."""
         for split in self.splits:
             if number < len(self.index(split)):
-                return self._location(split, number)
+                return self.location(split, number)
             number -= len(self.index(split))
         raise AssertionError("a number is chosen among those that there are")
 

@@ -1,0 +1,41 @@
+"""One shard and its receipt: the piece that every writer of datasets shares."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from shards.files import canonical_json, write_bytes
+from shards.schema import Receipt, Reject
+from shards.writer import Sample, write_shard
+
+
+def receipt_file(shard: str) -> str:
+    """Name the receipt of a shard; both are relative to the dataset."""
+    return f"receipts/{shard.rpartition('/')[2]}.json"
+
+
+def shard_file(name: str, split: str, number: int) -> str:
+    """Name shard `number` of a split of the dataset `name`, relative to the dataset."""
+    return f"{split}/{name}-{split}-{number:06d}.tar"
+
+
+def write_with_receipt(
+    folder: Path, file: str, split: str, plan_sha256: str, samples: Sequence[Sample], rejected: Sequence[Reject] = ()
+) -> Receipt:
+    """Write a shard under `folder` and then its receipt, the commit marker; without samples the receipt alone."""
+    written = write_shard(folder / file, samples) if samples else None
+    receipt = Receipt(
+        shard=file,
+        split=split,
+        plan_sha256=plan_sha256,
+        samples=len(samples),
+        bytes=written.bytes if written else 0,
+        sha256=written.sha256 if written else None,
+        groups=tuple(sorted({sample.record.group for sample in samples})),
+        rows=written.rows if written else (),
+        statistics=written.statistics if written else {},
+        rejected=tuple(rejected),
+    )
+    write_bytes(folder / receipt_file(file), canonical_json(receipt.model_dump()))
+    return receipt
