@@ -87,7 +87,8 @@ def generate(
         pairs = pairs_from_shards(open_dataset(shards), opened, split, count)
     codec = load_matching_codec(spec, codec_weights, str(checkpoint))
     if input_file is not None and target_file is not None:
-        pairs, count = [pair_from_audio(codec, input_file, target_file)], 1
+        quantized = spec.stage == "quantized"
+        pairs, count = [pair_from_audio(codec, input_file, target_file, quantized=quantized)], 1
     model = load_model(checkpoint)
     pieces = []
     with console.progress("pieces") as bar:
