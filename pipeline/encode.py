@@ -13,10 +13,12 @@ from pipeline.config import EncodeConfig
 from pipeline.pairing import Pairs
 from pipeline.plan import ShardPlan, ShardSettings, plan_sha256, plan_shards
 from pipeline.shard import encode_shard, finished
+from shards.audio import LIBSNDFILE_VERSION
 from shards.codec import Codec
 from shards.errors import CascadenceError, MisuseError
 from shards.files import write_bytes
-from shards.manifest import MANIFEST, partial_folder, read_manifest
+from shards.latents import STORED_DTYPE
+from shards.manifest import MANIFEST, REJECTS, partial_folder, read_manifest
 from shards.publish import DatasetHeader, publish
 from shards.schema import Build, Manifest, Receipt
 
@@ -39,15 +41,18 @@ def encode_dataset(
     """Encode the pairs into the dataset `folder`; shards that an earlier run finished are kept.
 
     `on_receipt` hears of every finished shard, and of how many shards there are. Raises `MisuseError` where
-    `folder` holds another dataset (they are immutable) and `CascadenceError` past `max_reject_fraction`.
+    `folder` holds another dataset (they are immutable), `CodecError` for codes of a codec without a quantizer, and
+    `CascadenceError` past `max_reject_fraction`.
     """
     # Loaded here even where actors load their own: missing weights are one error, before any worker starts.
     codec = config.codec.load()
+    stored = codec.quantized_spec if config.output.latents == "codes" else codec.spec
     settings = ShardSettings(
         root=pairs.header.root,
         window_samples=pairs.header.window_samples,
-        codec=codec.spec,
+        codec=stored,
         latents=config.output.latents,
+        audio=config.output.audio_sides,
         screening=config.screening,
         pairing=pairs.header.mode,
         pairing_seed=pairs.header.seed,
@@ -71,8 +76,9 @@ def encode_dataset(
     _check_rejects(staging, receipts, config.max_reject_fraction)
     header = DatasetHeader(
         name=name,
-        codec=codec.spec,
-        dtype=config.output.latents,
+        codec=stored,
+        dtype=STORED_DTYPE[config.output.latents],
+        audio=config.output.audio_sides,
         window_samples=pairs.header.window_samples,
         pairing=pairs.header.model_dump(exclude={"root", "format", "version"}),
         build=_build(codec, config, plans),
@@ -101,12 +107,12 @@ def _already_published(folder: Path, plans: Sequence[ShardPlan]) -> Outcome:
 def _check_rejects(staging: Path, receipts: Sequence[Receipt], limit: float) -> None:
     rejects = [reject for receipt in receipts for reject in receipt.rejected]
     total = len(rejects) + sum(receipt.samples for receipt in receipts)
-    write_bytes(staging / "rejects.jsonl", "".join(r.model_dump_json() + "\n" for r in rejects).encode())
+    write_bytes(staging / REJECTS, "".join(r.model_dump_json() + "\n" for r in rejects).encode())
     if rejects and (len(rejects) == total or len(rejects) > limit * total):
         reasons = ", ".join(f"{count} {reason}" for reason, count in Counter(r.reason for r in rejects).items())
         raise CascadenceError(
             f"{len(rejects)} of {total} pairs were refused ({reasons}; first: {rejects[0].detail}); mend or remove "
-            f"them (all are listed in {staging / 'rejects.jsonl'}), or raise --max-reject-fraction"
+            f"them (all are listed in {staging / REJECTS}), or raise --max-reject-fraction"
         )
 
 
@@ -120,7 +126,7 @@ def _remove_leftovers(staging: Path, plans: Sequence[ShardPlan], receipts: Seque
 
 def _build(codec: Codec, config: EncodeConfig, plans: Sequence[ShardPlan]) -> Build:
     packages = ["cascadence", "numpy", "torch", "soundfile", "soxr"] + ["encodec"] * (codec.spec.name == "encodec")
-    versions = {}
+    versions = {"libsndfile": LIBSNDFILE_VERSION}
     for package in packages:
         try:
             versions[package] = importlib.metadata.version(package)

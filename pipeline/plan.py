@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pipeline.audio import ScreeningConfig
 from pipeline.pairing import Pair, Pairs
 from shards.files import canonical_json, sha256_bytes
-from shards.latents import LatentsType
-from shards.manifest import codec_fingerprint
-from shards.schema import CodecSpec
+from shards.latents import Representation
+from shards.manifest import codec_fingerprint, receipt_file
+from shards.schema import CodecSpec, SideName
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,8 @@ class ShardSettings:
     root: str
     window_samples: int
     codec: CodecSpec
-    latents: LatentsType
+    latents: Representation
+    audio: tuple[SideName, ...]
     screening: ScreeningConfig
     pairing: str
     pairing_seed: int
@@ -47,7 +48,7 @@ class ShardPlan:
     @property
     def receipt(self) -> str:
         """File of the receipt, relative to the dataset."""
-        return f"receipts/{self.file.rpartition('/')[2]}.json"
+        return receipt_file(self.file)
 
     @property
     def sha256(self) -> str:
@@ -60,6 +61,7 @@ class ShardPlan:
             settings.window_samples,
             settings.codec.model_dump(),
             settings.latents,
+            settings.audio,
             settings.screening.model_dump(),
             settings.pairing,
             settings.pairing_seed,
