@@ -103,11 +103,11 @@ def progress(unit: str) -> Progress:
     """Make a progress bar on stderr that counts in `unit`; silent where stderr is no terminal."""
     return Progress(
         TextColumn("{task.description}"),
-        BarColumn(),
+        BarColumn(bar_width=12),  # leaves the note room: on 80 columns it takes two lines at most
         MofNCompleteColumn(),
         TextColumn(unit),
-        _Note(),
         TimeRemainingColumn(),
+        _Note(),
         console=err,
         disable=not err.is_terminal,
     )

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from shards.backend import BackendName
 from shards.errors import DatasetError, MisuseError
-from shards.files import sha256_file
+from shards.files import sha256_bytes, sha256_file, write_bytes
 from shards.index import Index, load_index
-from shards.manifest import read_manifest
+from shards.manifest import MANIFEST, read_manifest
 from shards.schema import SIDES, CodecSpec, Manifest, SampleRecord, ShardEntry, SideName, SplitEntry
+from shards.store import DEFAULT_CACHE_BYTES, CachedStore, LocalStore, Store, connect, fetch_bytes, is_url
 from shards.wire import decode_array
 from shards.writer import Sample
 
@@ -41,9 +43,10 @@ class Location(NamedTuple):
 class Dataset:
     """A published dataset: its manifest, its indexes, and loaders over its splits."""
 
-    def __init__(self, path: Path, manifest: Manifest) -> None:
+    def __init__(self, path: Path, manifest: Manifest, store: Store | None = None) -> None:
         self.path = path
         self.manifest = manifest
+        self.store = store or LocalStore(path)
         self._indexes: dict[str, Index] = {}
 
     @property
@@ -100,27 +103,35 @@ class Dataset:
         *,
         mode: Literal["train", "evaluate"] | None = None,
         window: int | None = None,
+        partitions: int = 1,
+        re_pair: bool = False,
+        backend: BackendName = "direct",
         check_crc: bool = True,
+        on_bad: Literal["raise", "mask"] = "raise",
+        max_bad: int = 16,
+        pin_memory: bool = False,
     ) -> Loader:
-        """Make a loader of one epoch; see `shards.reader.Loader`.
+        """Make a loader of one epoch for one rank; `batch_size` is per rank. See `shards.reader.Loader`.
 
-        `mode` is `train` for the split of that name and `evaluate` for the others, unless it is given.
+        `mode` is `train` for the split of that name and `evaluate` for the others, unless it is given. `window`,
+        `partitions` and `re_pair` shape the order of training (`shards.order.OrderPlan`). `backend` is `direct`, or
+        `webdataset` for the stock reader. `on_bad="mask"` gives damaged samples weight 0, up to `max_bad` of them.
         """
         # Here and not above: the loader gives torch tensors, and looking at a dataset needs no torch.
-        from shards.reader import Loader
+        from shards.reader import Loader, LoaderOptions
 
-        return Loader(
-            self,
-            split,
-            batch_size,
-            seed=seed,
-            epoch=epoch,
-            rank=rank,
-            world_size=world_size,
-            mode=mode or ("train" if split == "train" else "evaluate"),
-            window=window,
-            check_crc=check_crc,
+        options = LoaderOptions(
+            mode or ("train" if split == "train" else "evaluate"),
+            window,
+            partitions,
+            re_pair,
+            backend,
+            check_crc,
+            on_bad,
+            max_bad,
+            pin_memory,
         )
+        return Loader(self, split, batch_size, seed, epoch, rank, world_size, options)
 
     def locate(self, name: str) -> Location:
         """Find a sample by its key (or the start of it), by `shard#position`, or by `split:number`.
@@ -153,12 +164,11 @@ class Dataset:
                 f"{self.path}: holds no {member.replace('_', '.')}; encode it again with "
                 "`python -m pipeline encode --audio both`"
             )
-        file = self.path / place.shard.file
-        with file.open("rb") as shard:
+        with self.store.open(place.shard) as shard:
             shard.seek(offset)
             payload = shard.read(size)
         if zlib.crc32(payload) != row[f"{member}_crc32"]:
-            raise damaged(file, place.key, member, offset, "its crc32 is not the index's")
+            raise damaged(self.path / place.shard.file, place.key, member, offset, "its crc32 is not the index's")
         return payload
 
     def _locate_number(self, name: str) -> list[Location]:
@@ -217,11 +227,18 @@ def describe_codec(codec: CodecSpec) -> str:
     return name if codec.weights_sha256 is None else f"{name} (weights {codec.weights_sha256[:12]})"
 
 
-def open_dataset(path: Path | str) -> Dataset:
+def open_dataset(
+    path: Path | str, *, cache: Path | None = None, cache_bytes: int = DEFAULT_CACHE_BYTES, **options: Any
+) -> Dataset:
     """Open a dataset and check it quickly: manifest, sizes of all shards, hashes of the indexes.
 
-    Raises `DatasetError`, naming the file and the mend, where it is missing, unfinished or damaged.
+    `path` is a folder, or an fsspec URL (`s3://bucket/dataset`, with `options` for its file system): then manifest and
+    indexes are fetched into `cache` (else ~/.cache/cascadence), and each shard when it is first needed, the least
+    recently used making room above `cache_bytes`. Raises `DatasetError`, naming the file and the mend, where the
+    dataset is missing, unfinished or damaged.
     """
+    if is_url(path):
+        return _open_remote(str(path), cache or Path.home() / ".cache" / "cascadence", cache_bytes, options)
     folder = Path(path)
     manifest = read_manifest(folder)
     for split, entry in manifest.splits.items():
@@ -231,6 +248,22 @@ def open_dataset(path: Path | str) -> Dataset:
         if not index.is_file() or sha256_file(index) != entry.index_sha256:
             raise DatasetError(f"{index}: the index is missing or changed; encode the dataset again")
     return Dataset(folder, manifest)
+
+
+def _open_remote(url: str, cache: Path, cache_bytes: int, options: dict[str, Any]) -> Dataset:
+    files, root = connect(url, **options)
+    content = fetch_bytes(files, f"{root}/{MANIFEST}")
+    folder = cache / sha256_bytes(content)[:16]  # another dataset at the same address gets a folder of its own
+    write_bytes(folder / MANIFEST, content)
+    manifest = read_manifest(folder)
+    for split, entry in manifest.splits.items():
+        index = folder / "index" / f"{split}.npy"
+        if not index.is_file() or sha256_file(index) != entry.index_sha256:
+            fetched = fetch_bytes(files, f"{root}/index/{split}.npy")
+            if sha256_bytes(fetched) != entry.index_sha256:
+                raise DatasetError(f"{url}: the index of {split} is not the manifest's; upload the dataset again")
+            write_bytes(index, fetched)
+    return Dataset(folder, manifest, CachedStore(url, folder, cache_bytes, **options))
 
 
 def check_size(folder: Path, shard: ShardEntry) -> None:

@@ -18,7 +18,7 @@ from make_data import MDCT, SHARD_SIZES, flip_byte, make_dataset, make_sample
 
 from shards import Dataset, open_dataset
 from shards.errors import DatasetError, MisuseError
-from shards.order import epoch_order
+from shards.order import OrderPlan
 from shards.reader import PREFETCHED_BATCHES, Batch, Loader
 from shards.schema import CodecSpec
 
@@ -109,7 +109,7 @@ def test_a_batch_is_the_callers_own(dataset: Dataset) -> None:
 def test_training_follows_the_canonical_order(dataset: Dataset) -> None:
     keys = [key.decode() for key in dataset.index("train")["key"]]
     for window in (None, 1, 2):
-        order = epoch_order(SHARD_SIZES["train"], 5, 2, window)
+        order = OrderPlan(tuple(SHARD_SIZES["train"]), window).epoch(5, 2).inputs
         loader = dataset.loader("train", 1, seed=5, epoch=2, window=window)
         assert [batch.keys[0] for batch in loader] == [keys[number] for number in order]
 
@@ -296,7 +296,7 @@ def test_an_error_in_the_prefetch_thread_reaches_the_consumer(copy: Path) -> Non
     opened = open_dataset(copy)
     missing = copy / opened.splits["val"].shards[0].file
     missing.unlink()
-    with pytest.raises(FileNotFoundError, match=re.escape(str(missing))):
+    with pytest.raises(DatasetError, match=re.escape(f"{missing}: the shard is missing; restore it")):
         list(opened.loader("val", 2))
     assert threads() == []
 

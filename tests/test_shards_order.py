@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from shards.order import derive, epoch_order, evaluation_steps, permutation, rank_slice, splitmix64, train_steps
+from shards.order import OrderPlan, derive, evaluation_steps, permutation, rank_positions, splitmix64, train_steps
 
 # A changed value below is a changed order: checkpoints in mid-epoch and published runs would no longer be repeatable.
 
@@ -18,6 +18,10 @@ SIZES = st.lists(st.integers(1, 12), min_size=1, max_size=9)
 
 
 repeatable = settings(derandomize=True, deadline=None, max_examples=60)
+
+
+def epoch_order(sizes: list[int], seed: int, epoch: int, window: int | None = None) -> NDArray[np.int64]:
+    return OrderPlan(tuple(sizes), window).epoch(seed, epoch).inputs
 
 
 def hashes(*numbers: int) -> list[int]:
@@ -67,8 +71,8 @@ def test_permutations_are_pinned() -> None:
 def test_epoch_orders_are_pinned() -> None:
     assert epoch_order([4, 4, 2], 0, 0).tolist() == [2, 1, 9, 5, 6, 3, 4, 8, 0, 7]
     assert epoch_order([4, 4, 2], 0, 1).tolist() == [1, 6, 9, 4, 7, 5, 2, 8, 3, 0]
-    assert epoch_order([4, 4, 2, 3], 5, 2, window=2).tolist() == [11, 12, 4, 6, 7, 5, 10, 9, 2, 3, 8, 0, 1]
-    assert epoch_order([4, 4, 2, 3], 5, 2, window=1).tolist() == [11, 12, 10, 6, 7, 4, 5, 3, 2, 1, 0, 8, 9]
+    assert epoch_order([4, 4, 2, 3], 5, 2, window=2).tolist() == [6, 11, 4, 12, 10, 7, 5, 2, 9, 1, 0, 8, 3]
+    assert epoch_order([4, 4, 2, 3], 5, 2, window=1).tolist() == [11, 12, 10, 6, 5, 4, 7, 1, 2, 0, 3, 9, 8]
 
 
 @repeatable
@@ -131,10 +135,11 @@ def test_another_epoch_or_seed_is_another_order_with_another_tail() -> None:
 
 def epoch_of_ranks(order: NDArray[np.int64], batch: int, world: int, steps: int, first: int = 0) -> list[list[int]]:
     """The global batches [steps][world * batch], put together from all ranks."""
-    return [
-        [n for rank in range(world) for n in rank_slice(order, first + step * batch * world, batch, rank).tolist()]
+    positions = [
+        np.concatenate([rank_positions(first + step * batch * world, batch, rank, world) for rank in range(world)])
         for step in range(steps)
     ]
+    return [order[where[where < len(order)]].tolist() for where in positions]
 
 
 @pytest.mark.parametrize("world", [1, 2, 4])
@@ -182,3 +187,64 @@ def test_an_epoch_goes_on_with_another_world_size(
     seen += [n for b in epoch_of_ranks(order, next_batch, next_world, rest, done) for n in b]
     assert seen == order[: len(seen)].tolist()
     assert samples - len(seen) < next_batch * next_world
+
+
+# Partitions: what lets a node fetch its share of the shards alone
+
+SIZES_OF_MANY = (10, 10, 3, 7, 8, 10, 5, 9, 10, 4)
+
+
+@pytest.mark.parametrize("partitions", [2, 4])
+def test_global_batches_are_the_same_for_every_node_count(partitions: int) -> None:
+    plan = OrderPlan(SIZES_OF_MANY, window=2, partitions=partitions)
+    order = plan.epoch(3, 1).inputs
+    assert len(order) == plan.samples(3, 1)
+    assert len(set(order.tolist())) == len(order), "no sample twice"
+    shard_of = np.repeat(np.arange(len(SIZES_OF_MANY)), SIZES_OF_MANY)
+    shares = [set(share.tolist()) for share in plan.deal(3, 1)]
+    single = None
+    for world in (1, 2, 4, 8):
+        batch = 8 // world
+        steps = train_steps(len(order), 0, 8)
+        parts = [
+            [order[rank_positions(step * 8, batch, rank, world, partitions)].tolist() for rank in range(world)]
+            for step in range(steps)
+        ]
+        batches = [[number for part in step for number in part] for step in parts]
+        single = single or batches
+        assert batches == single
+        if world >= partitions:
+            for rank in range(world):
+                met = {int(shard) for step in parts for shard in shard_of[step[rank]]}
+                assert met <= shares[rank * partitions // world], "a rank reads the shards of one partition alone"
+
+
+def test_partitions_get_about_equally_many_samples() -> None:
+    plan = OrderPlan((256,) * 97 + (13,), partitions=8)
+    assert plan.samples(0, 0) > 0.9 * sum(plan.shard_sizes)
+    dropped = [set(range(sum(plan.shard_sizes))) - set(plan.epoch(0, epoch).inputs.tolist()) for epoch in range(3)]
+    assert dropped[0] != dropped[1] != dropped[2], "each epoch leaves out others"
+
+
+# Re-pairing
+
+
+@repeatable
+@given(SIZES, st.integers(0, 99), st.none() | st.integers(1, 4))
+def test_re_pairing_gives_every_target_once_and_none_its_own(sizes: list[int], seed: int, window: int | None) -> None:
+    order = OrderPlan(tuple(sizes), window, re_pair=True).epoch(seed, 0)
+    np.testing.assert_array_equal(order.inputs, OrderPlan(tuple(sizes), window).epoch(seed, 0).inputs)
+    assert sorted(order.targets.tolist()) == list(range(sum(sizes)))
+    alone = np.bincount(np.repeat(np.arange(len(sizes)), sizes)) if window == 1 else np.array([sum(sizes)])
+    if window in {None, 1}:
+        kept = int((order.inputs == order.targets).sum())
+        assert kept == int((alone == 1).sum()), "only a sample that is alone in its window keeps its target"
+
+
+def test_another_epoch_re_pairs_anew_and_the_pairing_is_pinned() -> None:
+    plan = OrderPlan((4, 4, 2), re_pair=True)
+    pairings = [
+        dict(zip(o.inputs.tolist(), o.targets.tolist(), strict=True)) for o in (plan.epoch(0, e) for e in (0, 1))
+    ]
+    assert pairings[0] != pairings[1]
+    assert [pairings[0][n] for n in range(10)] == [3, 2, 6, 7, 0, 8, 4, 9, 1, 5]

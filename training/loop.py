@@ -12,7 +12,6 @@ from torch import nn
 
 from shards.dataset import Dataset
 from shards.errors import CascadenceError
-from shards.reader import Batch
 from training.checkpoint import CHECKPOINTS, CheckpointRecord, save_checkpoint
 from training.config import Config
 from training.data import rank_batch
@@ -85,9 +84,7 @@ class Trainer:
         for batch in loader:
             real = int(batch.weight.sum())
             # A rank without a real row judges one of padding, at weight 0: all ranks hold the same metrics.
-            rows = slice(0, max(real, 1))
-            part = Batch(batch.input[rows], batch.target[rows], batch.keys[rows], batch.weight[rows])
-            means.add(self.step.evaluate(self.state.model, part), weight=real)
+            means.add(self.step.evaluate(self.state.model, batch.head(max(real, 1))), weight=real)
         return means.read(self.runtime.all_reduce)
 
     def _finish_epoch(self, trained: dict[str, float], judged: dict[str, float]) -> None:

@@ -1,0 +1,176 @@
+"""Where a dataset's files lie: in a local folder, or behind an fsspec URL with a verified local cache. Its door."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+import fsspec
+from filelock import FileLock
+
+from shards.errors import DatasetError
+from shards.files import atomic_file
+from shards.schema import ShardEntry
+
+DEFAULT_CACHE_BYTES = 64 << 30
+ATTEMPTS = 3
+ABANDONED_SECONDS = 600
+"""A download that nobody has written to for so long was left by a killed process."""
+_CHUNK = 1 << 20
+
+
+class Store(Protocol):
+    """Gives the shards of a dataset as open files; `remote` where the first opening downloads."""
+
+    remote: bool
+
+    def open(self, shard: ShardEntry) -> IO[bytes]:
+        """Open a shard for reading. Raises `DatasetError` where it is not to be had whole."""
+
+
+class LocalStore:
+    """The shards of a folder."""
+
+    remote = False
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def open(self, shard: ShardEntry) -> IO[bytes]:
+        """Open a shard for reading."""
+        try:
+            return (self._folder / shard.file).open("rb")
+        except FileNotFoundError:
+            raise DatasetError(
+                f"{self._folder / shard.file}: the shard is missing; restore it, or encode the dataset again"
+            ) from None
+
+
+class CachedStore:
+    """Shards behind an fsspec URL, downloaded when first needed into a folder that all processes of a node share.
+
+    A download is checked against the manifest's SHA-256 before it takes its name, so what lies in the cache is whole.
+    One process downloads a shard while the others wait for it. The least recently used shards make room: the shards
+    together stay under `limit` bytes, but for one that alone is larger.
+    """
+
+    remote = True
+
+    def __init__(self, url: str, folder: Path, limit: int = DEFAULT_CACHE_BYTES, **options: Any) -> None:
+        self._folder, self._limit = folder, limit
+        self._files, self._root = connect(url, **options)
+
+    def open(self, shard: ShardEntry) -> IO[bytes]:
+        """Open a shard, downloading it where it is not in the cache."""
+        local = self._folder / shard.file
+        while True:
+            with suppress(FileNotFoundError):
+                # Open first, look then: a file that another process evicts now stays readable through this handle.
+                file = local.open("rb")
+                if os.fstat(file.fileno()).st_size == shard.bytes:
+                    os.utime(local)
+                    return file
+                file.close()
+            with self._lock(shard.file):
+                if not (local.is_file() and local.stat().st_size == shard.bytes):
+                    self._download(shard, local)
+
+    def _download(self, shard: ShardEntry, local: Path) -> None:
+        source = f"{self._root}/{shard.file}"
+
+        def fetch() -> None:
+            digest = hashlib.sha256()
+            with self._files.open(source, "rb") as remote, atomic_file(local) as file:
+                self._reserve(file, shard.bytes)
+                while chunk := remote.read(_CHUNK):
+                    digest.update(chunk)
+                    file.write(chunk)
+                if digest.hexdigest() != shard.sha256:
+                    raise OSError("its sha256 is not the manifest's")
+
+        _with_retries(fetch, source)
+
+    def _reserve(self, file: IO[bytes], needed: int) -> None:
+        """Give a download its place on the disk, once evictions and other downloads leave the room for it."""
+        while True:
+            with self._lock("room"):
+                shards = sorted(self._folder.glob("*/*.tar"), key=_last_use)
+                loading = sum(map(_size, self._folder.glob("*/*.tar.tmp.*")))
+                used = sum(map(_size, shards))
+                while shards and used + loading + needed > self._limit:
+                    used -= _size(shards[0])
+                    shards.pop(0).unlink(missing_ok=True)
+                if loading == 0 or used + loading + needed <= self._limit:
+                    os.posix_fallocate(file.fileno(), 0, needed)  # counts for the others from here on
+                    return
+                self._remove_abandoned()
+            time.sleep(0.05)
+
+    def _remove_abandoned(self) -> None:
+        for path in self._folder.glob("*/*.tar.tmp.*"):
+            if time.time() - _last_use(path) > ABANDONED_SECONDS:
+                path.unlink(missing_ok=True)
+
+    @contextmanager
+    def _lock(self, name: str) -> Iterator[None]:
+        path = self._folder / ".locks" / f"{name.replace('/', '_')}.lock"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path):
+            yield
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:  # another process was faster
+        return 0
+
+
+def _last_use(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
+def is_url(path: Path | str) -> bool:
+    """Whether `path` names something behind an fsspec protocol, such as `s3://bucket/dataset`."""
+    return "://" in str(path)
+
+
+def connect(url: str, **options: Any) -> tuple[Any, str]:
+    """Open the file system of a URL; returns it and the path in it. Raises `DatasetError` for an unknown protocol."""
+    try:
+        files, root = fsspec.core.url_to_fs(url, **options)
+    except (ImportError, ValueError) as error:
+        raise DatasetError(f"{url}: {error}; install what fsspec needs for it (for S3: cascadence[s3])") from None
+    return files, str(root).rstrip("/")
+
+
+def fetch_bytes(files: Any, path: str) -> bytes:
+    """Read one small remote file. Raises `DatasetError` where it is not to be had."""
+    found: list[bytes] = []
+    _with_retries(lambda: found.append(files.cat_file(path)), path)
+    return found[0]
+
+
+def _with_retries(work: Callable[[], None], source: str) -> None:
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            work()
+        except FileNotFoundError:
+            raise DatasetError(f"{source}: there is no such file; check the address of the dataset") from None
+        except OSError as error:
+            if attempt == ATTEMPTS:
+                raise DatasetError(
+                    f"{source}: could not be fetched in {ATTEMPTS} attempts ({error}); check the connection and the "
+                    "source, and run it again"
+                ) from error
+            time.sleep(0.2 * attempt)
+        else:
+            return
