@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import io
 import json
 import re
@@ -37,9 +38,10 @@ from shards.files import atomic_file, write_bytes
 from shards.index import INDEX_DTYPE, build_index, load_index, rows_from_shard
 from shards.latents import cast
 from shards.manifest import codec_fingerprint, fingerprint, partial_folder, read_manifest
+from shards.order import OrderPlan, derive, permutation, splitmix64
 from shards.publish import publish
 from shards.schema import SIDES, Build, Manifest, Reject
-from shards.wire import array_header, decode_array, encode_array, walk
+from shards.wire import array_header, decode_array, encode_array, member_header, walk
 from shards.writer import Sample, sample_key, write_shard
 
 SAMPLES = [make_sample(number) for number in range(5)]
@@ -258,12 +260,36 @@ def test_a_key_names_the_content() -> None:
     assert len(others | {key}) == 6
 
 
-def test_the_worked_example_of_the_documentation() -> None:
-    """docs/shard-format.md shows these numbers: whoever writes another reader compares with them."""
-    assert codec_fingerprint(MDCT) == "9be96ce482f1d5dd"
+def golden_values() -> dict[str, Any]:
+    text = (Path(__file__).parent.parent / "docs" / "shard-format.md").read_text()
+    values: dict[str, Any] = json.loads(text.partition("```json\n")[2].partition("```")[0])
+    return values
+
+
+def test_the_keys_and_headers_of_the_documentation_are_true() -> None:
+    """Whoever writes another reader compares with these numbers."""
+    golden = golden_values()
+    assert codec_fingerprint(MDCT) == golden["codec_fingerprint"]["mdct"]
     rhythm = make_side("a.wav").model_copy(update={"sha256": "11" * 32, "start": 0})
     harmony = make_side("b.wav").model_copy(update={"sha256": "22" * 32, "start": 384_000})
-    assert sample_key(rhythm, harmony, codec_fingerprint(MDCT)) == "b31ba32fde54fc255ad584b9ac4804da"
+    assert sample_key(rhythm, harmony, codec_fingerprint(MDCT)) == golden["key"]
+    header = golden["header"]
+    assert hashlib.sha256(member_header(header["name"], header["size"])).hexdigest() == header["sha256"]
+
+
+def test_the_order_of_the_documentation_is_true() -> None:
+    golden = golden_values()
+    for number, value in golden["splitmix64"].items():
+        assert hex(int(splitmix64(np.array([int(number)], np.uint64))[0])) == value
+    for path, value in golden["derive"].items():
+        assert hex(derive(*map(int, path.split(",")))) == value
+    for arguments, value in golden["permutation"].items():
+        assert permutation(*map(int, arguments.split(","))).tolist() == value
+    for epoch in golden["epochs"]:
+        plan = OrderPlan(tuple(epoch["sizes"]), epoch["window"], epoch["partitions"], epoch["re_pair"])
+        order = plan.epoch(epoch["seed"], epoch["epoch"])
+        assert order.inputs.tolist() == epoch["inputs"]
+        assert order.targets.tolist() == epoch.get("targets", epoch["inputs"])
 
 
 @pytest.mark.parametrize("change", [{"weights_sha256": "0" * 64}, {"stage": "quantized"}, {"bandwidth": 6.0}])
