@@ -119,7 +119,8 @@ def _check_rejects(staging: Path, receipts: Sequence[Receipt], limit: float) -> 
 def _remove_leftovers(staging: Path, plans: Sequence[ShardPlan], receipts: Sequence[Receipt]) -> None:
     """Delete what killed encoders, or earlier runs with other plans, left: it would be published with the rest."""
     wanted = {plan.receipt for plan in plans} | {receipt.shard for receipt in receipts if receipt.samples}
-    for path in [*staging.glob("*/*.tar*"), *staging.glob("receipts/*")]:
+    found = [path for pattern in ("*/*.tar*", "receipts/*", "index/*", "*.tmp.*") for path in staging.glob(pattern)]
+    for path in found:
         if path.relative_to(staging).as_posix() not in wanted:
             path.unlink(missing_ok=True)
 

@@ -422,7 +422,9 @@ def test_only_what_is_not_there_whole_is_made_again(
 def test_what_a_killed_writer_left_is_not_published(undisturbed: Path, wavs: Path, tmp_path: Path) -> None:
     pairs, folder = paired(wavs), tmp_path / "ds"
     stopped(pairs, folder, after=1)
-    for name in ("train/ds-train-000001.tar.tmp.host.1", "receipts/ds-train-000001.tar.json.tmp.host.1"):
+    names = ("train/ds-train-000001.tar.tmp.host.1", "receipts/ds-train-000001.tar.json.tmp.host.1")
+    for name in (*names, "index/train.npy.tmp.host.1", "index/test.npy", "dataset.json.tmp.host.1"):
+        (tmp_path / "ds.partial" / name).parent.mkdir(exist_ok=True)
         (tmp_path / "ds.partial" / name).write_bytes(b"half")
     encode(pairs, folder)
     assert_same_dataset(folder, undisturbed)

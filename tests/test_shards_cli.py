@@ -231,7 +231,7 @@ def test_an_error_with_brackets_is_printed_as_it_is(tmp_path: Path, shards: Shar
 
 
 def test_the_verbs_run_without_torch(dataset: Dataset) -> None:
-    commands = [["info"], ["list"], ["show", "0"], ["verify"]]
+    commands = [["info"], ["list"], ["show", "0"], ["verify", "--level", "full"]]
     program = f"""
 import sys
 sys.modules["torch"] = None
