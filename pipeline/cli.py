@@ -98,7 +98,13 @@ def encode(
     codec_allow_unknown_weights: Annotated[
         bool, typer.Option("--codec-allow-unknown-weights", help="Take weights with another hash; it is recorded.")
     ] = False,
-    latents: Annotated[Literal["float16", "float32"] | None, typer.Option(help="float16 unless set.")] = None,
+    latents: Annotated[
+        Literal["float16", "float32", "codes"] | None,
+        typer.Option(help="float16 unless set; codes are EnCodec's at 6 kbit/s, 50x smaller."),
+    ] = None,
+    audio: Annotated[
+        Literal["none", "target", "both"] | None, typer.Option(help="Sides to store as FLAC, too; none unless set.")
+    ] = None,
     max_reject_fraction: Annotated[float | None, typer.Option(help="Fail past this share of refused pairs.")] = None,
     local: Annotated[bool, typer.Option("--local", help="In this process, without Ray.")] = False,
     config: Annotated[str | None, typer.Option(help="A configuration's name or file.")] = None,
@@ -117,6 +123,7 @@ def encode(
         "codec.weights": str(codec_weights) if codec_weights else None,
         "codec.allow_unknown_weights": codec_allow_unknown_weights or None,
         "output.latents": latents,
+        "output.audio": audio,
         "max_reject_fraction": max_reject_fraction,
     }
     # As JSON, which is YAML, so that a path with ` #` in it or named `no` stays what it is.

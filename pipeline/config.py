@@ -9,7 +9,8 @@ from pydantic import Field
 
 from pipeline.audio import ScreeningConfig
 from shards.codec import Codec, load_codec
-from shards.latents import LatentsType
+from shards.latents import Representation
+from shards.schema import SideName
 from shards.settings import Settings
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -32,7 +33,14 @@ class OutputConfig(Settings):
 
     name: str | None = Field(None, description="name of the dataset; else that of its folder")
     samples_per_shard: int = Field(256, ge=1)
-    latents: LatentsType = Field("float16", description="float16: 73.7 dB on normal data, half the bytes")
+    latents: Representation = Field("float16", description="float16: 73.7 dB on normal data; codes: 50x smaller")
+    audio: Literal["none", "target", "both"] = Field("none", description="sides whose window is stored as FLAC, too")
+
+    @property
+    def audio_sides(self) -> tuple[SideName, ...]:
+        """Sides whose window is stored as FLAC."""
+        sides: dict[str, tuple[SideName, ...]] = {"none": (), "target": ("target",), "both": ("input", "target")}
+        return sides[self.audio]
 
 
 class EncodeConfig(Settings):

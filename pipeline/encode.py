@@ -11,11 +11,13 @@ from pipeline.config import EncodeConfig
 from pipeline.pairing import Pairs
 from pipeline.plan import ShardPlan, ShardSettings, plan_sha256, plan_shards
 from pipeline.shard import encode_shard, finished
+from shards.audio import LIBSNDFILE_VERSION
 from shards.build import make_build
 from shards.codec import Codec
 from shards.errors import CascadenceError, MisuseError
 from shards.files import write_bytes
-from shards.manifest import MANIFEST, partial_folder, read_manifest
+from shards.latents import STORED_DTYPE
+from shards.manifest import MANIFEST, REJECTS, partial_folder, read_manifest
 from shards.publish import DatasetHeader, publish
 from shards.schema import Build, Manifest, Receipt
 
@@ -38,15 +40,18 @@ def encode_dataset(
     """Encode the pairs into the dataset `folder`; shards that an earlier run finished are kept.
 
     `on_receipt` hears of every finished shard, and of how many shards there are. Raises `MisuseError` where
-    `folder` holds another dataset (they are immutable) and `CascadenceError` past `max_reject_fraction`.
+    `folder` holds another dataset (they are immutable), `CodecError` for codes of a codec without a quantizer, and
+    `CascadenceError` past `max_reject_fraction`.
     """
     # Loaded here even where actors load their own: missing weights are one error, before any worker starts.
     codec = config.codec.load()
+    stored = codec.quantized_spec if config.output.latents == "codes" else codec.spec
     settings = ShardSettings(
         root=pairs.header.root,
         window_samples=pairs.header.window_samples,
-        codec=codec.spec,
+        codec=stored,
         latents=config.output.latents,
+        audio=config.output.audio_sides,
         screening=config.screening,
         pairing=pairs.header.mode,
         pairing_seed=pairs.header.seed,
@@ -70,8 +75,9 @@ def encode_dataset(
     _check_rejects(staging, receipts, config.max_reject_fraction)
     header = DatasetHeader(
         name=name,
-        codec=codec.spec,
-        dtype=config.output.latents,
+        codec=stored,
+        dtype=STORED_DTYPE[config.output.latents],
+        audio=config.output.audio_sides,
         window_samples=pairs.header.window_samples,
         pairing=pairs.header.model_dump(exclude={"root", "format", "version"}),
         build=_build(codec, config, plans),
@@ -100,19 +106,20 @@ def _already_published(folder: Path, plans: Sequence[ShardPlan]) -> Outcome:
 def _check_rejects(staging: Path, receipts: Sequence[Receipt], limit: float) -> None:
     rejects = [reject for receipt in receipts for reject in receipt.rejected]
     total = len(rejects) + sum(receipt.samples for receipt in receipts)
-    write_bytes(staging / "rejects.jsonl", "".join(r.model_dump_json() + "\n" for r in rejects).encode())
+    write_bytes(staging / REJECTS, "".join(r.model_dump_json() + "\n" for r in rejects).encode())
     if rejects and (len(rejects) == total or len(rejects) > limit * total):
         reasons = ", ".join(f"{count} {reason}" for reason, count in Counter(r.reason for r in rejects).items())
         raise CascadenceError(
             f"{len(rejects)} of {total} pairs were refused ({reasons}; first: {rejects[0].detail}); mend or remove "
-            f"them (all are listed in {staging / 'rejects.jsonl'}), or raise --max-reject-fraction"
+            f"them (all are listed in {staging / REJECTS}), or raise --max-reject-fraction"
         )
 
 
 def _remove_leftovers(staging: Path, plans: Sequence[ShardPlan], receipts: Sequence[Receipt]) -> None:
     """Delete what killed encoders, or earlier runs with other plans, left: it would be published with the rest."""
     wanted = {plan.receipt for plan in plans} | {receipt.shard for receipt in receipts if receipt.samples}
-    for path in [*staging.glob("*/*.tar*"), *staging.glob("receipts/*")]:
+    found = [path for pattern in ("*/*.tar*", "receipts/*", "index/*", "*.tmp.*") for path in staging.glob(pattern)]
+    for path in found:
         if path.relative_to(staging).as_posix() not in wanted:
             path.unlink(missing_ok=True)
 
@@ -121,4 +128,4 @@ def _build(codec: Codec, config: EncodeConfig, plans: Sequence[ShardPlan]) -> Bu
     packages = ["cascadence", "numpy", "torch", "soundfile", "soxr"] + ["encodec"] * (codec.spec.name == "encodec")
     content = {**config.model_dump(mode="json"), "plan_sha256": plan_sha256(plans)}
     content["codec"].pop("weights")  # a path of this machine; the manifest's codec holds the weights' hash
-    return make_build(packages, content)
+    return make_build(packages, content, {"libsndfile": LIBSNDFILE_VERSION})

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pipeline.audio import ScreeningConfig
 from pipeline.pairing import Pair, Pairs
 from shards.files import canonical_json, sha256_bytes
-from shards.latents import LatentsType
-from shards.manifest import codec_fingerprint
-from shards.receipt import receipt_file, shard_file
-from shards.schema import CodecSpec
+from shards.latents import Representation
+from shards.manifest import codec_fingerprint, receipt_file
+from shards.receipt import shard_file
+from shards.schema import CodecSpec, SideName
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,8 @@ class ShardSettings:
     root: str
     window_samples: int
     codec: CodecSpec
-    latents: LatentsType
+    latents: Representation
+    audio: tuple[SideName, ...]
     screening: ScreeningConfig
     pairing: str
     pairing_seed: int
@@ -61,6 +62,7 @@ class ShardPlan:
             settings.window_samples,
             settings.codec.model_dump(),
             settings.latents,
+            settings.audio,
             settings.screening.model_dump(),
             settings.pairing,
             settings.pairing_seed,

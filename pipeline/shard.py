@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from pipeline.audio import Track, load_track
 from pipeline.pairing import Cut, Pair
 from pipeline.plan import ShardPlan, ShardSettings
-from shards.audio import AudioError, Samples
+from shards.audio import AudioError, Samples, encode_flac, envelope, rms, short
 from shards.codec import Codec
-from shards.latents import cast
+from shards.latents import cast, require_finite, snr_db
 from shards.receipt import write_with_receipt
-from shards.schema import ENVELOPE_SEGMENTS, Receipt, Reject, SampleRecord, Side
+from shards.schema import Receipt, Reject, SampleRecord, Side, SideName
 from shards.writer import Sample, sample_key
 
 TRACKS_IN_MEMORY = 4
@@ -44,7 +46,8 @@ def encode_shard(plan: ShardPlan, codec: Codec, folder: Path) -> Receipt:
             samples.append(result)
         else:
             rejected.append(result)
-    return write_with_receipt(folder, plan.file, plan.split, plan.sha256, samples, rejected)
+    dequantize = partial(_dequantize, codec)
+    return write_with_receipt(folder, plan.file, plan.split, plan.sha256, samples, rejected, dequantize)
 
 
 def finished(plan: ShardPlan, folder: Path) -> Receipt | None:
@@ -78,10 +81,14 @@ def _changed_since(path: Path, moment: int) -> bool:
 
 
 def _encode_pair(pair: Pair, settings: ShardSettings, codec: Codec, track: LoadTrack) -> Sample | Reject:
-    latents, sides = {}, {}
-    for name, cut in (("input", pair.input), ("target", pair.target)):
+    stored, sides = {}, {}
+    audio: dict[SideName, bytes] = {}
+    cuts: dict[SideName, Cut] = {"input": pair.input, "target": pair.target}
+    for name, cut in cuts.items():
         try:
-            latents[name], sides[name] = _encode_side(cut, settings, codec, track)
+            stored[name], sides[name], window = _encode_side(cut, settings, codec, track)
+            if name in settings.audio:
+                audio[name] = encode_flac(window, settings.codec.sample_rate)
         except AudioError as error:
             return Reject.model_validate(
                 {
@@ -102,17 +109,18 @@ def _encode_pair(pair: Pair, settings: ShardSettings, codec: Codec, track: LoadT
         input=sides["input"],
         target=sides["target"],
     )
-    return Sample(record, latents["input"], latents["target"])
+    return Sample(record, stored["input"], stored["target"], audio)
 
 
 def _encode_side(
     cut: Cut, settings: ShardSettings, codec: Codec, track: LoadTrack
-) -> tuple[np.ndarray[tuple[int, ...], np.dtype[np.floating]], Side]:
+) -> tuple[NDArray[Any], Side, Samples]:
+    """Give what is stored of one side [D or codebooks, T], its description, and its window's audio [n]."""
     source = track(Path(settings.root, cut.path))
     audio = source.window(cut.start, settings.window_samples, settings.screening)
     encoded = codec.encode(torch.from_numpy(audio)[None, None])[0].numpy()
     try:
-        stored, snr = cast(encoded, settings.latents)
+        stored, snr = _store(encoded, settings, codec)
     except ValueError as error:
         raise AudioError(source.path, "latents", str(error)) from None
     side = Side(
@@ -122,20 +130,26 @@ def _encode_side(
         channels=source.channels,
         start=cut.start,
         valid_frames=stored.shape[1],
-        rms=_short(np.sqrt(np.mean(np.square(audio, dtype=np.float64)))),
-        peak=_short(np.abs(audio).max()),
+        rms=rms(audio),
+        peak=short(np.abs(audio).max()),
         envelope=envelope(audio),
         cast_snr_db=round(snr, 2),
     )
-    return stored, side
+    return stored, side, audio
 
 
-def envelope(audio: Samples) -> tuple[float, ...]:
-    """Peak of |audio| in each of 250 segments, as equal as whole samples allow."""
-    edges = np.linspace(0, len(audio), ENVELOPE_SEGMENTS + 1).astype(int)[:-1]
-    return tuple(_short(peak) for peak in np.maximum.reduceat(np.abs(audio), edges))
+def _store(encoded: NDArray[np.float32], settings: ShardSettings, codec: Codec) -> tuple[NDArray[Any], float]:
+    """Bring latents [D, T] into the stored form; returns it and its signal to noise ratio in dB.
+
+    Raises `ValueError` for latents that can't be stored so.
+    """
+    if settings.latents != "codes":
+        return cast(encoded, settings.latents)
+    require_finite(encoded)
+    codes = codec.quantize(torch.from_numpy(encoded)[None])[0].numpy()
+    return codes, snr_db(encoded, _dequantize(codec, codes))
 
 
-def _short(value: float | np.floating) -> float:
-    """Six significant digits: as exact as anyone needs, and short in JSON."""
-    return float(f"{float(value):.6g}")
+def _dequantize(codec: Codec, codes: NDArray[np.int16]) -> NDArray[np.float32]:
+    """Latents [D, T] of codes [codebooks, T]."""
+    return codec.dequantize(torch.from_numpy(codes)[None])[0].numpy()

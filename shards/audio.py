@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from shards.errors import CascadenceError
 from shards.files import write_bytes
+from shards.schema import ENVELOPE_SEGMENTS
 
 EXTENSIONS = (".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif")
 
@@ -25,6 +26,8 @@ MP3_FRAME = 1152
 
 FULL_SCALE = 1 << 15
 """Of 16-bit samples."""
+
+LIBSNDFILE_VERSION: str = soundfile.__libsndfile_version__
 
 Samples = NDArray[np.float32]
 
@@ -117,6 +120,37 @@ def encode_flac(samples: Samples, sample_rate: int) -> bytes:
     buffer = io.BytesIO()
     soundfile.write(buffer, steps, sample_rate, format="FLAC", subtype="PCM_16")
     return buffer.getvalue()
+
+
+def decode_flac(payload: bytes, sample_rate: int) -> Samples:
+    """Decode a FLAC of `encode_flac` to mono samples [n]. Raises `ValueError` for anything else."""
+    try:
+        with soundfile.SoundFile(io.BytesIO(payload)) as file:
+            if (file.format, file.subtype, file.channels, file.samplerate) != ("FLAC", "PCM_16", 1, sample_rate):
+                raise ValueError(f"it is not mono 16-bit FLAC at {sample_rate} Hz")
+            promised = file.frames
+            samples: Samples = file.read(dtype="float32")
+    except (soundfile.SoundFileError, OSError) as error:
+        raise ValueError(f"it can't be decoded ({_reason(error)})") from None
+    if len(samples) != promised:
+        raise ValueError(f"{promised - len(samples)} of its {promised} samples are missing")
+    return samples
+
+
+def envelope(samples: Samples) -> tuple[float, ...]:
+    """Peak of |samples| in each of 250 segments, as equal as whole samples allow."""
+    edges = np.linspace(0, len(samples), ENVELOPE_SEGMENTS + 1).astype(int)[:-1]
+    return tuple(short(peak) for peak in np.maximum.reduceat(np.abs(samples), edges))
+
+
+def rms(samples: Samples) -> float:
+    """Root of the mean square of samples [n]."""
+    return short(np.sqrt(np.mean(np.square(samples, dtype=np.float64))))
+
+
+def short(value: float | np.floating) -> float:
+    """Six significant digits: as exact as anyone needs, and short in JSON."""
+    return float(f"{float(value):.6g}")
 
 
 def _reason(error: Exception) -> str:

@@ -2,54 +2,26 @@
 
 from __future__ import annotations
 
-import mmap
-import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
+from shards.audit_documents import add_found, check_files, check_receipt, check_totals, read_receipts
+from shards.audit_sample import Found, check_sample
 from shards.dataset import Dataset, check_size
 from shards.errors import DatasetError
 from shards.files import sha256_file
-from shards.index import Index, load_index
-from shards.manifest import codec_fingerprint, read_manifest
-from shards.schema import SIDES, Manifest, SampleRecord, ShardEntry
-from shards.wire import (
-    HEAD_BYTES,
-    SUFFIXES,
-    Member,
-    array_header,
-    array_layout,
-    decode_array,
-    is_whole,
-    map_shard,
-    samples,
-    walk,
-)
+from shards.findings import ENCODE_AGAIN, LEVELS, PAIR_AGAIN, RESTORE, Level, Problem, reaches
+from shards.index import Index, column, load_index
+from shards.latents import add_sums
+from shards.manifest import read_manifest
+from shards.schema import SIDES, ChannelSums, Manifest, Receipt, ShardEntry
+from shards.wire import map_shard, samples, walk
 
-Level = Literal["structure", "crc", "sha256"]
-LEVELS: tuple[Level, ...] = ("structure", "crc", "sha256")
-RESTORE = "restore the shard from a copy, or encode the dataset again"
-ENCODE_AGAIN = "encode the dataset again"
-PAIR_AGAIN = "pair the sources again"
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One thing that is wrong, where, and what to do."""
-
-    file: str
-    what: str
-    mend: str
-    key: str | None = None
-
-    def __str__(self) -> str:
-        """Say it in one line."""
-        where = f"{self.file}: sample {self.key}" if self.key else self.file
-        return f"{where}: {self.what}; {self.mend}"
+__all__ = ["LEVELS", "Audit", "Level", "Problem", "verify"]
 
 
 @dataclass(frozen=True)
@@ -69,42 +41,48 @@ class Audit:
 def verify(path: Path, level: Level, on_shard: Callable[[], None] = lambda: None) -> Audit:
     """Verify a dataset, or one shard file, to a level; each level includes those before it.
 
-    `structure`: manifest, sizes, strict walk of every shard, member names and order, records, array headers, keys,
-    counts, unlisted files, leaks across splits. `crc`: every payload against the index, and finite values.
-    `sha256`: every shard and index against the manifest. One shard alone has no index or manifest to be compared
-    with. Raises `DatasetError` where there is no dataset at all.
+    `size`: manifest, sizes of all shards, missing and stray files; no shard is opened. `structure`: indexes, strict
+    walk of every shard, member names and order, records, array headers, keys, counts, leaks across splits. `crc`:
+    every payload against the index, finite values, codes in their range. `sha256`: every shard against the
+    manifest. `full`: audio decoded and compared with its record, keys hashed again, receipts and statistics
+    compared with what the shards hold. One shard alone has no index or manifest to be compared with. Raises
+    `DatasetError` where there is no dataset at all.
     """
-    seen = _Seen({}, {})
-    problems: list[Problem] = []
     if path.is_file():
-        alone: list[_Found] = []
-        problems += _walk_shard(path, path.name, level, None, alone)
-        problems += _repeated(path.name, None, alone, seen)
-        on_shard()
-        return Audit(level, 1, len(alone), tuple(problems))
+        return _verify_alone(path, level, on_shard)
     dataset = Dataset(path, read_manifest(path))
-    count = 0
+    problems: list[Problem] = list(check_files(dataset))
+    receipts = read_receipts(dataset, problems) if reaches(level, "full") else {}
+    seen, total, count = _Seen({}, {}), _Total(dataset.codec.stage == "quantized"), 0
     for split, entry in dataset.splits.items():
-        index = _index(dataset, split, problems)
+        index = _index(dataset, split, level, problems)
         for number, shard in enumerate(entry.shards):
-            found: list[_Found] = []
+            if not reaches(level, "structure"):
+                problems += _check_size(dataset, shard)
+                count += shard.samples
+                on_shard()
+                continue
+            found: list[Found] = []
             problems += _verify_shard(dataset, shard, level, found)
             if index is not None:
                 problems += _against_index(shard, found, index[index["shard"] == number])
+            if shard.file in receipts:
+                problems += check_receipt(receipts[shard.file], split, number, shard, index, found)
             problems += _repeated(shard.file, split, found, seen)
+            total.add(found, shard)
             count += len(found)
             on_shard()
-    problems += _unlisted(dataset)
+    if reaches(level, "full"):
+        problems += _check_totals(dataset, receipts, total)
     return Audit(level, sum(len(e.shards) for e in dataset.splits.values()), count, tuple(problems))
 
 
-@dataclass(frozen=True)
-class _Found:
-    """A sample that a walk found whole; `crc32` is empty at the level `structure`, which reads no payload."""
-
-    record: SampleRecord
-    members: dict[str, Member]
-    crc32: dict[str, int]
+def _verify_alone(path: Path, level: Level, on_shard: Callable[[], None]) -> Audit:
+    found: list[Found] = []
+    problems = list(_walk_shard(path, path.name, level, None, found))
+    problems += _repeated(path.name, None, found, _Seen({}, {}))
+    on_shard()
+    return Audit(level, 1, len(found), tuple(problems))
 
 
 @dataclass(frozen=True)
@@ -115,9 +93,37 @@ class _Seen:
     groups: dict[str, str]
 
 
-def _index(dataset: Dataset, split: str, problems: list[Problem]) -> Index | None:
+@dataclass
+class _Total:
+    """Sums over all samples so far, in the order of the receipts; `whole` until a sample can't be read.
+
+    Codes have no sums.
+    """
+
+    quantized: bool
+    sums: dict[str, ChannelSums] = field(default_factory=dict)
+    whole: bool = True
+
+    def add(self, found: list[Found], shard: ShardEntry) -> None:
+        """Add a shard's samples."""
+        own_sums = add_found(found)
+        self.whole &= len(found) == shard.samples and (self.quantized or bool(own_sums))
+        for side, own in own_sums.items():
+            self.sums[side] = add_sums(self.sums[side], own) if side in self.sums else own
+
+
+def _check_totals(dataset: Dataset, receipts: dict[str, Receipt], total: _Total) -> Iterator[Problem]:
+    if total.whole:  # else what is missing was named, and no sum can be right
+        yield from check_totals(dataset, receipts, total.sums)
+
+
+def _index(dataset: Dataset, split: str, level: Level, problems: list[Problem]) -> Index | None:
     file = dataset.index_path(split)
     name = str(file.relative_to(dataset.path))
+    if not reaches(level, "structure"):
+        if not file.is_file():
+            problems.append(Problem(name, "the index is missing", ENCODE_AGAIN))
+        return None
     try:
         index = load_index(file)
     except DatasetError as error:
@@ -128,108 +134,67 @@ def _index(dataset: Dataset, split: str, problems: list[Problem]) -> Index | Non
     return index
 
 
-def _verify_shard(dataset: Dataset, shard: ShardEntry, level: Level, found: list[_Found]) -> Iterator[Problem]:
-    path = dataset.path / shard.file
+def _check_size(dataset: Dataset, shard: ShardEntry) -> Iterator[Problem]:
     try:
         check_size(dataset.path, shard)
     except DatasetError as error:
-        yield Problem(shard.file, str(error).removeprefix(f"{path}: ").rpartition("; ")[0], RESTORE)
+        what = str(error).removeprefix(f"{dataset.path / shard.file}: ").rpartition("; ")[0]
+        yield Problem(shard.file, what, RESTORE)
+
+
+def _verify_shard(dataset: Dataset, shard: ShardEntry, level: Level, found: list[Found]) -> Iterator[Problem]:
+    path = dataset.path / shard.file
+    yield from _check_size(dataset, shard)
     if not path.is_file():
         return
     yield from _walk_shard(path, shard.file, level, dataset.manifest, found)
     if len(found) != shard.samples:
         yield Problem(shard.file, f"holds {len(found)} whole samples, the manifest says {shard.samples}", RESTORE)
-    if level == "sha256" and sha256_file(path) != shard.sha256:
+    if reaches(level, "sha256") and sha256_file(path) != shard.sha256:
         yield Problem(shard.file, "its sha256 is not the manifest's", RESTORE)
 
 
 def _walk_shard(
-    path: Path, name: str, level: Level, manifest: Manifest | None, found: list[_Found]
+    path: Path, name: str, level: Level, manifest: Manifest | None, found: list[Found]
 ) -> Iterator[Problem]:
     if path.stat().st_size == 0:
         yield Problem(name, "is empty", RESTORE)
         return
+    if not reaches(level, "structure"):
+        return
     with map_shard(path) as content:
         try:
             for members in samples(walk(content)):
-                yield from _check_sample(content, name, members, level, manifest, found)
+                yield from check_sample(content, name, members, level, manifest, found)
         except DatasetError as error:
             yield Problem(name, str(error), RESTORE)
 
 
-def _check_sample(
-    content: mmap.mmap,
-    name: str,
-    members: tuple[Member, ...],
-    level: Level,
-    manifest: Manifest | None,
-    found: list[_Found],
-) -> Iterator[Problem]:
-    key = members[0].key
-    if not is_whole(members):
-        held = ", ".join(member.suffix for member in members)
-        yield Problem(name, f"holds {held}, not {', '.join(SUFFIXES)}", RESTORE, key)
-        return
-    places = {member.suffix: member for member in members}
-    try:
-        record = SampleRecord.parse(_read(content, places["json"]))
-    except DatasetError as error:
-        yield Problem(name, f"its json is {error}", RESTORE, key)
-        return
-    if record.key != key:
-        yield Problem(name, f"its json belongs to the key {record.key}", RESTORE, key)
-    if manifest is not None and record.codec_fingerprint != codec_fingerprint(manifest.codec):
-        yield Problem(name, "was made by another codec than the manifest names", ENCODE_AGAIN, key)
-    for side in SIDES:
-        what = _wrong_with_array(content, places[f"{side}.npy"], side, level, manifest)
-        if what:
-            yield Problem(name, f"{side}.npy {what}", RESTORE, key)
-    crc32 = {} if level == "structure" else {m.suffix: zlib.crc32(_read(content, m)) for m in members}
-    found.append(_Found(record, places, crc32))
-
-
-def _read(content: mmap.mmap, member: Member) -> bytes:
-    return content[member.offset : member.offset + member.size]
-
-
-def _wrong_with_array(
-    content: mmap.mmap, member: Member, side: str, level: Level, manifest: Manifest | None
-) -> str | None:
-    head = content[member.offset : member.offset + min(member.size, HEAD_BYTES)]
-    try:
-        layout = array_layout(head, member.size)
-    except ValueError as error:
-        return f"can't be read: {error}"
-    if manifest is not None:
-        field = next(field for field in manifest.fields if field.name == side)
-        if not head.startswith(array_header(np.dtype(field.dtype), field.shape)):
-            return f"is {layout.dtype} {list(layout.shape)}, not {field.dtype} {list(field.shape)}"
-    if level != "structure" and not np.isfinite(decode_array(_read(content, member))).all():
-        return "holds values that are not finite"
-    return None
-
-
-def _against_index(shard: ShardEntry, found: list[_Found], rows: Index) -> Iterator[Problem]:
+def _against_index(shard: ShardEntry, found: list[Found], rows: Index) -> Iterator[Problem]:
     by_key = {row["key"].decode(): row for row in rows}
     for sample in found:
-        row = by_key.get(sample.record.key)
+        record = sample.record
+        row = by_key.get(record.key)
         if row is None:
-            yield Problem(shard.file, "the index does not know it", ENCODE_AGAIN, sample.record.key)
+            yield Problem(shard.file, "the index does not know it", ENCODE_AGAIN, record.key)
             continue
         for suffix, member in sample.members.items():
-            part = suffix.split(".")[0]
+            part = column(suffix)
             if (member.offset, member.size) != (row[f"{part}_offset"], row[f"{part}_bytes"]):
                 what = f"{suffix} lies at byte {member.offset}, the index says {row[f'{part}_offset']}"
-                yield Problem(shard.file, what, RESTORE, sample.record.key)
+                yield Problem(shard.file, what, RESTORE, record.key)
             elif sample.crc32 and sample.crc32[suffix] != row[f"{part}_crc32"]:
                 what = f"{suffix} at byte {member.offset}: its crc32 is not the index's"
-                yield Problem(shard.file, what, RESTORE, sample.record.key)
+                yield Problem(shard.file, what, RESTORE, record.key)
+        for side in SIDES:
+            if row[f"{side}_rms"] != np.float32(getattr(record, side).rms):
+                yield Problem(shard.file, f"its json's RMS of {side} is not the index's", RESTORE, record.key)
     whole = {sample.record.key for sample in found}
     for key in (key for key in by_key if key not in whole):
         yield Problem(shard.file, "the index lists it, the shard does not hold it whole", RESTORE, key)
 
 
-def _repeated(file: str, split: str | None, found: list[_Found], seen: _Seen) -> Iterator[Problem]:
+def _repeated(file: str, split: str | None, found: list[Found], seen: _Seen) -> Iterator[Problem]:
     for sample in found:
         record = sample.record
         own = split or record.split
@@ -242,11 +207,3 @@ def _repeated(file: str, split: str | None, found: list[_Found], seen: _Seen) ->
             what = f"its track {record.group!r} lies in the split {seen.groups[record.group]} as well"
             yield Problem(file, what, PAIR_AGAIN, record.key)
         seen.keys.setdefault(record.key, file)
-
-
-def _unlisted(dataset: Dataset) -> Iterator[Problem]:
-    listed = {shard.file for entry in dataset.splits.values() for shard in entry.shards}
-    for file in sorted(dataset.path.rglob("*.tar*")):
-        name = str(file.relative_to(dataset.path))
-        if name not in listed and not name.startswith("receipts/"):
-            yield Problem(name, "is not in the manifest", "delete it")

@@ -10,10 +10,14 @@ from pathlib import Path
 from shards.schema import Build
 
 
-def make_build(packages: Iterable[str], config: Mapping[str, object]) -> Build:
+def make_build(
+    packages: Iterable[str], config: Mapping[str, object], versions: Mapping[str, str] | None = None
+) -> Build:
     """Describe this code, the given packages and the configuration it runs under."""
     return Build(
-        git_commit=git_commit(), versions={package: _version(package) for package in packages}, config=dict(config)
+        git_commit=git_commit(),
+        versions={**(versions or {}), **{package: _version(package) for package in packages}},
+        config=dict(config),
     )
 
 

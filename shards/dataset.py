@@ -16,13 +16,19 @@ from shards.errors import DatasetError, MisuseError
 from shards.files import sha256_bytes, sha256_file, write_bytes
 from shards.index import Index, load_index
 from shards.manifest import MANIFEST, read_manifest
-from shards.schema import SIDES, CodecSpec, Manifest, SampleRecord, ShardEntry, SplitEntry
+from shards.schema import SIDES, CodecSpec, Manifest, SampleRecord, ShardEntry, SideName, SplitEntry
 from shards.store import DEFAULT_CACHE_BYTES, CachedStore, LocalStore, Store, connect, fetch_bytes, is_url
 from shards.wire import decode_array
 from shards.writer import Sample
 
 if TYPE_CHECKING:
     from shards.reader import Loader
+
+
+MemberName = Literal["input", "json", "target", "input_flac", "target_flac"]
+"""A member of a sample, by the name of its columns in the index."""
+
+FLAC_MEMBER: dict[SideName, MemberName] = {"input": "input_flac", "target": "target_flac"}
 
 
 class Location(NamedTuple):
@@ -85,7 +91,7 @@ class Dataset:
             raise DatasetError(
                 f"{self.path}: its latents were made by the codec {describe_codec(self.codec)}, {wanted_by} was made "
                 f"for {describe_codec(codec)}; use shards of that codec (`python -m pipeline encode --codec "
-                f"{codec.name}`)"
+                f"{codec.name}{' --latents codes' if codec.stage == 'quantized' else ''}`)"
             )
 
     def loader(
@@ -145,12 +151,21 @@ class Dataset:
         """Read one sample whole, every byte checked. Raises `DatasetError` where it is damaged."""
         record = SampleRecord.parse(self.payload(place, "json"))
         latents = {side: decode_array(self.payload(place, side)) for side in SIDES}
-        return Sample(record, latents["input"], latents["target"])
+        audio = {side: self.payload(place, FLAC_MEMBER[side]) for side in self.manifest.audio}
+        return Sample(record, latents["input"], latents["target"], audio)
 
-    def payload(self, place: Location, member: Literal["input", "json", "target"]) -> bytes:
-        """Read one member of a sample. Raises `DatasetError` where it is damaged."""
+    def payload(self, place: Location, member: MemberName) -> bytes:
+        """Read one member of a sample.
+
+        Raises `MisuseError` for audio that the dataset does not hold, `DatasetError` where the member is damaged.
+        """
         row = self.index(place.split)[place.number]
         offset, size = int(row[f"{member}_offset"]), int(row[f"{member}_bytes"])
+        if not size:
+            raise MisuseError(
+                f"{self.path}: holds no {member.replace('_', '.')}; encode it again with "
+                "`python -m pipeline encode --audio both`"
+            )
         with self.store.open(place.shard) as shard:
             shard.seek(offset)
             payload = shard.read(size)
@@ -211,7 +226,8 @@ def damaged(shard: Path, key: Any, member: str, offset: int, what: str) -> Datas
 
 def describe_codec(codec: CodecSpec) -> str:
     """Name a codec, and its weights where it has any, in a few words."""
-    return codec.name if codec.weights_sha256 is None else f"{codec.name} (weights {codec.weights_sha256[:12]})"
+    name = f"{codec.name}, quantized" if codec.stage == "quantized" else codec.name
+    return name if codec.weights_sha256 is None else f"{name} (weights {codec.weights_sha256[:12]})"
 
 
 def open_dataset(

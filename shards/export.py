@@ -70,9 +70,9 @@ def decode(codec: Codec, sample: Sample) -> dict[str, Decoded]:
 
     decoded: dict[str, Decoded] = {}
     for side in SIDES:
-        latents = torch.from_numpy(getattr(sample, side).astype(np.float32))
+        stored = torch.from_numpy(getattr(sample, side).copy())
         with torch.inference_mode():
-            audio: Samples = codec.decode(latents[None])[0, 0].numpy()
+            audio: Samples = codec.decode(codec.latents(stored[None]))[0, 0].numpy()
         if not np.isfinite(audio).all():
             raise DatasetError(
                 f"sample {sample.record.key}: its {side} decodes to values that are not finite; "

@@ -15,14 +15,17 @@ from numpy.typing import NDArray
 from shards.errors import DatasetError
 from shards.files import write_bytes
 from shards.schema import IndexRow, SampleRecord
-from shards.wire import SUFFIXES, Member, is_whole, map_shard, samples, walk
+from shards.wire import Member, is_whole, map_shard, samples, walk
+
+INDEXED_MEMBERS = ("input", "json", "target", "input_flac", "target_flac")
+"""The members by the names of their columns: the suffix `input.npy` is `input`, `input.flac` is `input_flac`."""
 
 INDEX_DTYPE = np.dtype(
     [
         ("key", "S32"),
         ("shard", "<u4"),
         ("position", "<u4"),
-        *((f"{member}_{what}", code) for member in ("input", "json", "target") for what, code in
+        *((f"{member}_{what}", code) for member in INDEXED_MEMBERS for what, code in
           (("offset", "<u8"), ("bytes", "<u4"), ("crc32", "<u4"))),
         ("input_rms", "<f4"),
         ("target_rms", "<f4"),
@@ -31,13 +34,18 @@ INDEX_DTYPE = np.dtype(
 Index = NDArray[np.void]
 
 
+def column(suffix: str) -> str:
+    """Name the columns of the member with this suffix."""
+    return suffix.removesuffix(".npy").replace(".", "_")
+
+
 def make_row(members: Mapping[str, Member], payloads: Mapping[str, bytes], sample: SampleRecord) -> IndexRow:
     """Describe one sample from its members and payloads, both by suffix."""
     places: dict[str, Any] = {}
-    for suffix in SUFFIXES:
-        name = suffix.split(".")[0]
-        places[f"{name}_offset"] = members[suffix].offset
-        places[f"{name}_bytes"] = members[suffix].size
+    for suffix, member in members.items():
+        name = column(suffix)
+        places[f"{name}_offset"] = member.offset
+        places[f"{name}_bytes"] = member.size
         places[f"{name}_crc32"] = zlib.crc32(payloads[suffix])
     return IndexRow(key=sample.key, input_rms=sample.input.rms, target_rms=sample.target.rms, **places)
 

@@ -10,6 +10,14 @@ from numpy.typing import NDArray
 from shards.schema import ChannelSums
 
 LatentsType = Literal["float16", "float32"]
+Representation = Literal["float16", "float32", "codes"]
+"""What a dataset stores: latents in a floating-point type, or the codes of the codec's quantizer."""
+
+STORED_DTYPE: dict[Representation, Literal["float16", "float32", "int16"]] = {
+    "float16": "float16",
+    "float32": "float32",
+    "codes": "int16",
+}
 MINIMUM_SNR_DB = 60.0
 """A cast that loses more than this is refused; float16 gives 73.7 dB on normal data."""
 
@@ -17,21 +25,34 @@ MINIMUM_SNR_DB = 60.0
 def cast(latents: NDArray[np.float32], dtype: LatentsType) -> tuple[NDArray[Any], float]:
     """Cast latents [D, T] to the stored type; returns them and the signal to noise ratio in dB.
 
-    An exact cast reports 999 dB, so that the value stays a JSON number. Raises `ValueError` for values that are
-    not finite, that the type can't hold, or that lose more than `MINIMUM_SNR_DB`.
+    Raises `ValueError` for values that are not finite, that the type can't hold, or that lose more than
+    `MINIMUM_SNR_DB`.
     """
-    if not np.isfinite(latents).all():
-        raise ValueError("latents hold values that are not finite")
+    require_finite(latents)
     limit = float(np.finfo(dtype).max)
     if float(np.abs(latents).max(initial=0.0)) > limit:
         raise ValueError(f"latents exceed the range of {dtype} (+-{limit:g}); use --latents float32")
     stored = latents.astype(dtype)
-    noise = float(np.square(latents.astype(np.float64) - stored).sum())
-    signal = float(np.square(latents, dtype=np.float64).sum())
-    snr = 999.0 if noise == 0 else 10 * float(np.log10(max(signal, 1e-300) / noise))
+    snr = snr_db(latents, stored)
     if snr < MINIMUM_SNR_DB:
         raise ValueError(f"a cast to {dtype} leaves {snr:.1f} dB, under {MINIMUM_SNR_DB:g}; use --latents float32")
     return stored, snr
+
+
+def require_finite(latents: NDArray[np.float32]) -> None:
+    """Raise `ValueError` where latents [D, T] hold NaN or infinity."""
+    if not np.isfinite(latents).all():
+        raise ValueError("latents hold values that are not finite")
+
+
+def snr_db(latents: NDArray[np.float32], stored: NDArray[Any]) -> float:
+    """Signal to noise ratio in dB of what is stored [D, T] against latents [D, T].
+
+    Equal arrays report 999 dB, so that the value stays a JSON number.
+    """
+    noise = float(np.square(latents.astype(np.float64) - stored).sum())
+    signal = float(np.square(latents, dtype=np.float64).sum())
+    return 999.0 if noise == 0 else 10 * float(np.log10(max(signal, 1e-300) / noise))
 
 
 def channel_sums(latents: NDArray[Any]) -> ChannelSums:

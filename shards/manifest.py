@@ -8,10 +8,14 @@ from typing import Any
 import pydantic
 
 from shards.errors import DatasetError
-from shards.files import canonical_json, read_json, sha256_bytes, write_json
-from shards.schema import FORMAT_NAME, SCHEMA_VERSION, CodecSpec, Manifest
+from shards.files import canonical_json, read_json, sha256_bytes, write_bytes, write_json
+from shards.schema import FORMAT_NAME, SCHEMA_VERSION, CodecSpec, Manifest, Receipt
+from shards.wire import layout
 
 MANIFEST = "dataset.json"
+STATISTICS = "stats.json"
+CARD = "README.md"
+REJECTS = "rejects.jsonl"
 
 
 def codec_fingerprint(codec: CodecSpec) -> str:
@@ -56,10 +60,11 @@ def read_manifest(folder: Path) -> Manifest:
     if not isinstance(content, dict) or content.get("format") != FORMAT_NAME:
         raise DatasetError(f"{path}: this is no manifest of {FORMAT_NAME}")
     version = str(content.get("schema_version", ""))
-    if version.split(".")[0] != SCHEMA_VERSION.split(".")[0]:
-        raise DatasetError(
-            f"{path}: written in format {version}, this reader knows {SCHEMA_VERSION}; update cascadence"
-        )
+    major, known = version.split(".")[0], SCHEMA_VERSION.split(".")[0]
+    if major != known:
+        older = major.isdecimal() and int(major) < int(known)
+        mend = "encode the dataset again" if older else "update cascadence"
+        raise DatasetError(f"{path}: written in format {version}, this reader knows {SCHEMA_VERSION}; {mend}")
     try:
         manifest = Manifest.model_validate(content)
     except pydantic.ValidationError as error:
@@ -69,6 +74,18 @@ def read_manifest(folder: Path) -> Manifest:
     if manifest.fingerprint != fingerprint(content):
         raise DatasetError(f"{path}: the content does not match its fingerprint; restore the file from a copy")
     return manifest
+
+
+def receipt_file(shard: str) -> str:
+    """Name the receipt of a shard; both are relative to the dataset."""
+    return f"receipts/{shard.rpartition('/')[2]}.json"
+
+
+def write_receipt(folder: Path, receipt: Receipt) -> None:
+    """Write a shard's receipt atomically; one that says the same already stays as it is."""
+    path, content = folder / receipt_file(receipt.shard), canonical_json(receipt.model_dump())
+    if not path.is_file() or path.read_bytes() != content:
+        write_bytes(path, content)
 
 
 def _missing(folder: Path) -> str:
@@ -93,6 +110,8 @@ def dataset_card(manifest: Manifest) -> str:
         for split, entry in sorted(manifest.splits.items())
     ]
     fields = [f"| `{field.name}` | {field.role} | {field.dtype} | {list(field.shape)} |" for field in manifest.fields]
+    members = ", ".join(f"`<key>.{suffix}`" for suffix in layout(manifest.audio))
+    kind = "Codes of the quantized latents" if codec.stage == "quantized" else "Latents"
     return "\n".join(
         [
             "---",
@@ -101,7 +120,7 @@ def dataset_card(manifest: Manifest) -> str:
             "---",
             f"# {manifest.name}",
             "",
-            f"Pairs of latents of {seconds:g} s of audio: one side carries the rhythm, the other the harmony.",
+            f"{kind} of pairs of {seconds:g} s of audio: one side carries the rhythm, the other the harmony.",
             f"Codec: {codec.name}, {codec.sample_rate} Hz, {codec.frame_rate:g} frames a second.",
             f"Fingerprint: `{manifest.fingerprint}`",
             "",
@@ -113,7 +132,7 @@ def dataset_card(manifest: Manifest) -> str:
             "|---|---|---|---|",
             *fields,
             "",
-            "Each shard is a plain tar of `<key>.input.npy`, `<key>.json` and `<key>.target.npy`.",
+            f"Each shard is a plain tar of {members}.",
             "",
         ]
     )

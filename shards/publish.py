@@ -14,7 +14,15 @@ from shards.errors import DatasetError
 from shards.files import sha256_bytes, sync_directory, write_bytes, write_json
 from shards.index import build_index, save_index
 from shards.latents import add_sums, statistics
-from shards.manifest import dataset_card, make_manifest, partial_folder, write_manifest
+from shards.manifest import (
+    CARD,
+    STATISTICS,
+    dataset_card,
+    make_manifest,
+    partial_folder,
+    write_manifest,
+    write_receipt,
+)
 from shards.schema import (
     SIDES,
     ArrayField,
@@ -24,13 +32,17 @@ from shards.schema import (
     Manifest,
     Receipt,
     ShardEntry,
+    SideName,
     SplitEntry,
 )
 
 
 @dataclass(frozen=True)
 class DatasetHeader:
-    """What a dataset says of itself beyond what its receipts tell."""
+    """What a dataset says of itself beyond what its receipts tell.
+
+    `dtype` is the stored type, `int16` for codes; `audio` names the sides whose window is there as FLAC.
+    """
 
     name: str
     codec: CodecSpec
@@ -38,12 +50,13 @@ class DatasetHeader:
     window_samples: int
     pairing: dict[str, object]
     build: Build
+    audio: tuple[SideName, ...] = ()
     parents: tuple[str, ...] = ()
 
     @property
     def fields(self) -> tuple[ArrayField, ...]:
         """The arrays of every sample."""
-        shape = (self.codec.dim, self.codec.frames(self.window_samples))
+        shape = (self.codec.rows, self.codec.frames(self.window_samples))
         roles = {"input": "rhythm", "target": "harmony"}
         return tuple(
             ArrayField.model_validate({"name": side, "role": roles[side], "dtype": self.dtype, "shape": shape})
@@ -54,7 +67,8 @@ class DatasetHeader:
 def publish(folder: Path, header: DatasetHeader, receipts: Sequence[Receipt]) -> Manifest:
     """Write the documents into `folder`'s partial folder and give it its name.
 
-    Raises `DatasetError` when `folder` exists, no sample was written, or a group lies in two splits.
+    A receipt that is not there yet is written, too. Raises `DatasetError` when `folder` exists, no sample was
+    written, a group lies in two splits, or two samples have one key.
     """
     if folder.exists():
         raise DatasetError(f"{folder}: exists already, and datasets are immutable; choose another name, or remove it")
@@ -63,23 +77,27 @@ def publish(folder: Path, header: DatasetHeader, receipts: Sequence[Receipt]) ->
     if not written:
         raise DatasetError(f"{folder}: every pair was refused, so there is no dataset to write")
     _check_groups(written)
+    _check_keys(written)
+    for receipt in receipts:
+        write_receipt(staging, receipt)
     splits = {
         split: _write_split(staging, split, [r for r in written if r.split == split])
         for split in sorted({r.split for r in written})
     }
-    write_json(staging / "stats.json", {side: statistics(sums) for side, sums in _sums(written).items()})
+    write_json(staging / STATISTICS, {side: statistics(sums) for side, sums in total_sums(written).items()})
     manifest = make_manifest(
         name=header.name,
         fields=header.fields,
         codec=header.codec,
         window_samples=header.window_samples,
+        audio=header.audio,
         pairing=header.pairing,
         splits=splits,
         rejected=dict(Counter(reject.reason for receipt in receipts for reject in receipt.rejected)),
         parents=header.parents,
         build=header.build,
     )
-    write_bytes(staging / "README.md", dataset_card(manifest).encode())
+    write_bytes(staging / CARD, dataset_card(manifest).encode())
     write_manifest(staging, manifest)
     staging.rename(folder)
     sync_directory(folder.parent)
@@ -98,8 +116,11 @@ def _write_split(staging: Path, split: str, receipts: Sequence[Receipt]) -> Spli
     )
 
 
-def _sums(receipts: Iterable[Receipt]) -> dict[str, ChannelSums]:
+def total_sums(receipts: Sequence[Receipt]) -> dict[str, ChannelSums]:
+    """Add up the sums of all shards' receipts; none where a shard has none (codes written without the codec)."""
     total: dict[str, ChannelSums] = {}
+    if not all(receipt.statistics for receipt in receipts if receipt.samples):
+        return total
     for receipt in receipts:
         for side, sums in receipt.statistics.items():
             total[side] = add_sums(total[side], sums) if side in total else sums
@@ -113,4 +134,16 @@ def _check_groups(receipts: Iterable[Receipt]) -> None:
             if seen.setdefault(group, receipt.split) != receipt.split:
                 raise DatasetError(
                     f"track {group!r} lies in the splits {seen[group]} and {receipt.split}; pair the sources again"
+                )
+
+
+def _check_keys(receipts: Iterable[Receipt]) -> None:
+    seen: dict[str, str] = {}
+    for receipt in receipts:
+        for place, row in enumerate(receipt.rows):
+            here = f"{receipt.shard}#{place}"
+            if seen.setdefault(row.key, here) != here:
+                raise DatasetError(
+                    f"sample {row.key} is there twice, as {seen[row.key]} and as {here}: the same two windows; take "
+                    "one of its pairs out of the pairs file"
                 )

@@ -5,14 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from shards.files import canonical_json, write_bytes
+from shards.manifest import write_receipt
 from shards.schema import Receipt, Reject
-from shards.writer import Sample, write_shard
-
-
-def receipt_file(shard: str) -> str:
-    """Name the receipt of a shard; both are relative to the dataset."""
-    return f"receipts/{shard.rpartition('/')[2]}.json"
+from shards.writer import Dequantize, Sample, write_shard
 
 
 def shard_file(name: str, split: str, number: int) -> str:
@@ -21,10 +16,16 @@ def shard_file(name: str, split: str, number: int) -> str:
 
 
 def write_with_receipt(
-    folder: Path, file: str, split: str, plan_sha256: str, samples: Sequence[Sample], rejected: Sequence[Reject] = ()
+    folder: Path,
+    file: str,
+    split: str,
+    plan_sha256: str,
+    samples: Sequence[Sample],
+    rejected: Sequence[Reject] = (),
+    dequantize: Dequantize | None = None,
 ) -> Receipt:
     """Write a shard under `folder` and then its receipt, the commit marker; without samples the receipt alone."""
-    written = write_shard(folder / file, samples) if samples else None
+    written = write_shard(folder / file, samples, dequantize) if samples else None
     receipt = Receipt(
         shard=file,
         split=split,
@@ -37,5 +38,5 @@ def write_with_receipt(
         statistics=written.statistics if written else {},
         rejected=tuple(rejected),
     )
-    write_bytes(folder / receipt_file(file), canonical_json(receipt.model_dump()))
+    write_receipt(folder, receipt)
     return receipt

@@ -7,14 +7,18 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from shards.errors import DatasetError
 
 FORMAT_NAME = "cascadence-latents"
-SCHEMA_VERSION = "1.0.0"
+SCHEMA_VERSION = "2.0.0"
+SideName = Literal["input", "target"]
 SIDES: tuple[Literal["input"], Literal["target"]] = ("input", "target")
 ENVELOPE_SEGMENTS = 250
+CODEBOOK_BITS = 10
+CODEBOOK_SIZE = 1 << CODEBOOK_BITS
+"""Entries of each of the quantizer's codebooks: a code lies in [0, 1024)."""
 
 
 class Record(BaseModel):
@@ -43,14 +47,24 @@ class CodecSpec(Record):
         """Frames that `samples` audio samples give."""
         return -(-samples // self.hop)
 
+    @property
+    def codebooks(self) -> int:
+        """Codes that the quantizer gives for a frame: 8 at 6 kbit/s; 0 for a codec without a quantizer."""
+        return round((self.bandwidth or 0) * 1000 / (self.frame_rate * CODEBOOK_BITS))
+
+    @property
+    def rows(self) -> int:
+        """Rows of a stored array: the latents' dimension D, or the codebooks where codes are stored."""
+        return self.codebooks if self.stage == "quantized" else self.dim
+
 
 class ArrayField(Record):
     """One array of every sample."""
 
     name: Literal["input", "target"]
     role: Literal["rhythm", "harmony"]
-    dtype: Literal["float16", "float32"]
-    shape: tuple[int, int] = Field(description="[D, T]")
+    dtype: Literal["float16", "float32", "int16"] = Field(description="int16 for codes, and for nothing else")
+    shape: tuple[int, int] = Field(description="[D, T]; codes are [codebooks, T]")
 
 
 class Side(Record):
@@ -65,7 +79,7 @@ class Side(Record):
     rms: float
     peak: float
     envelope: tuple[float, ...] = Field(description="peak of |audio| in each of 250 equal segments")
-    cast_snr_db: float = Field(description="signal to noise ratio of the stored latents against float32")
+    cast_snr_db: float = Field(description="signal to noise ratio of the latents that the stored array stands for")
 
 
 class SampleRecord(Record):
@@ -125,6 +139,12 @@ class IndexRow(Record):
     target_offset: int
     target_bytes: int
     target_crc32: int
+    input_flac_offset: int = Field(0, description="this and the others of a FLAC member: 0 where there is none")
+    input_flac_bytes: int = 0
+    input_flac_crc32: int = 0
+    target_flac_offset: int = 0
+    target_flac_bytes: int = 0
+    target_flac_crc32: int = 0
     input_rms: float
     target_rms: float
 
@@ -143,7 +163,7 @@ class Receipt(Record):
     sha256: str | None
     groups: tuple[str, ...]
     rows: tuple[IndexRow, ...]
-    statistics: dict[str, ChannelSums]
+    statistics: dict[str, ChannelSums] = Field(description="of the latents; none for codes written without the codec")
     rejected: tuple[Reject, ...]
 
 
@@ -183,8 +203,16 @@ class Manifest(Record):
     fields: tuple[ArrayField, ...]
     codec: CodecSpec
     window_samples: int = Field(description="audio samples of a sample's window, at the codec's sample rate")
+    audio: tuple[SideName, ...] = Field((), description="sides whose window lies beside the arrays as FLAC")
     pairing: dict[str, object]
     splits: dict[str, SplitEntry]
     rejected: dict[str, int] = Field(description="refused pairs by reason")
     parents: tuple[str, ...] = ()
     build: Build
+
+    @model_validator(mode="after")
+    def _check(self) -> Manifest:
+        quantized = self.codec.stage == "quantized"
+        if any((field.dtype == "int16") != quantized for field in self.fields):
+            raise ValueError("fields are int16 where the codec's stage is `quantized`, and only there")
+        return self

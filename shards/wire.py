@@ -11,7 +11,7 @@ import math
 import mmap
 import re
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,12 +25,15 @@ BLOCK = tarfile.BLOCKSIZE
 END = bytes(2 * BLOCK)
 MEMBER_MODE = 0o444
 SUFFIXES = ("input.npy", "json", "target.npy")
-"""The members of a sample, in the order in which they lie in the shard."""
+"""The members of every sample, in the order in which they lie in the shard."""
+
+MEMBERS = ("input.flac", "input.npy", "json", "target.flac", "target.npy")
+"""All members that a sample may have, in that order."""
 
 HEAD_BYTES = 256
 """More than the header of any `.npy` payload of the format."""
 
-_MEMBER_NAME = re.compile(r"([0-9a-f]{32})\.(input\.npy|json|target\.npy)")
+_MEMBER_NAME = re.compile(r"([0-9a-f]{32})\.((?:input|target)\.(?:npy|flac)|json)")
 _ARRAY_HEADER = re.compile(
     rb"\x93NUMPY\x01\x00..\{'descr': '(<[fiu][248])', 'fortran_order': False, 'shape': \(([\d, ]*)\), \} *\n",
     re.DOTALL,
@@ -130,11 +133,11 @@ def samples(members: Iterable[Member]) -> Iterator[tuple[Member, ...]]:
     try:
         for member in members:
             last = gathered[-1] if gathered else None
-            if last and (last.key != member.key or SUFFIXES.index(last.suffix) >= SUFFIXES.index(member.suffix)):
+            if last and (last.key != member.key or MEMBERS.index(last.suffix) >= MEMBERS.index(member.suffix)):
                 yield tuple(gathered)
                 gathered = []
             gathered.append(member)
-            if member.suffix == SUFFIXES[-1]:
+            if member.suffix == MEMBERS[-1]:
                 yield tuple(gathered)
                 gathered = []
     except DatasetError:
@@ -145,9 +148,20 @@ def samples(members: Iterable[Member]) -> Iterator[tuple[Member, ...]]:
         yield tuple(gathered)
 
 
-def is_whole(sample: tuple[Member, ...]) -> bool:
-    """Whether a sample of `samples` has all its members."""
-    return tuple(member.suffix for member in sample) == SUFFIXES
+def layout(audio: Collection[str]) -> tuple[str, ...]:
+    """Suffixes of a sample with FLAC of these sides, in the order in which they lie in the shard."""
+    return tuple(suffix for suffix in MEMBERS if suffix in SUFFIXES or suffix.removesuffix(".flac") in audio)
+
+
+def held_audio(sample: tuple[Member, ...]) -> tuple[str, ...]:
+    """Sides of which a sample holds FLAC."""
+    return tuple(member.suffix.removesuffix(".flac") for member in sample if member.suffix.endswith(".flac"))
+
+
+def is_whole(sample: tuple[Member, ...], audio: Collection[str] | None = None) -> bool:
+    """Whether a sample of `samples` has all its members: with FLAC of the sides `audio`, or, for None, of any."""
+    held = held_audio(sample) if audio is None else audio
+    return tuple(member.suffix for member in sample) == layout(held)
 
 
 def walk(shard: bytes | memoryview | mmap.mmap) -> Iterator[Member]:

@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from shards.files import atomic_file, canonical_json, sha256_bytes
 from shards.index import make_row
 from shards.latents import add_sums, channel_sums
-from shards.schema import SIDES, ChannelSums, IndexRow, SampleRecord, Side
-from shards.wire import BLOCK, END, SUFFIXES, Member, encode_array, member_header, padding
+from shards.schema import SIDES, ChannelSums, IndexRow, SampleRecord, Side, SideName
+from shards.wire import BLOCK, END, Member, encode_array, layout, member_header, padding
+
+Dequantize = Callable[[NDArray[np.int16]], NDArray[np.float32]]
+"""Codes [codebooks, T] of a sample's side to the latents [D, T] that they stand for."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One pair, ready to be stored: its record and both sides' latents [D, T] in the stored type."""
+    """One pair, ready to be stored: its record and both sides' latents [D, T], or codes, in the stored type.
+
+    `audio` holds a FLAC file of the window for some of the sides, or none.
+    """
 
     record: SampleRecord
     input: NDArray[Any]
     target: NDArray[Any]
+    audio: Mapping[SideName, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -45,13 +53,16 @@ def sample_key(input_side: Side, target_side: Side, codec_fingerprint: str) -> s
     return sha256_bytes(canonical_json(content))[:32]
 
 
-def write_shard(path: Path, samples: Sequence[Sample]) -> WrittenShard:
+def write_shard(path: Path, samples: Sequence[Sample], dequantize: Dequantize | None = None) -> WrittenShard:
     """Write samples, in order, as a shard. The same samples always give the same bytes.
 
-    Raises `ValueError` without samples: an empty shard has no meaning.
+    Codes are measured as the latents that they stand for: without `dequantize` they get no statistics. Raises
+    `ValueError` without samples (an empty shard has no meaning), and where they have not all the same members.
     """
     if not samples:
         raise ValueError(f"{path}: a shard needs at least one sample")
+    if len({layout(sample.audio) for sample in samples}) > 1:
+        raise ValueError(f"{path}: some samples have audio that others lack; give it to all or to none")
     digest = hashlib.sha256()
     rows: list[IndexRow] = []
     offset = 0
@@ -59,8 +70,7 @@ def write_shard(path: Path, samples: Sequence[Sample]) -> WrittenShard:
         for sample in samples:
             payloads = _payloads(sample)
             members: dict[str, Member] = {}
-            for suffix in SUFFIXES:
-                payload = payloads[suffix]
+            for suffix, payload in payloads.items():
                 header = member_header(f"{sample.record.key}.{suffix}", len(payload))
                 members[suffix] = Member(sample.record.key, suffix, offset + BLOCK, len(payload))
                 for part in (header, payload, padding(len(payload))):
@@ -70,21 +80,28 @@ def write_shard(path: Path, samples: Sequence[Sample]) -> WrittenShard:
             rows.append(make_row(members, payloads, sample.record))
         file.write(END)
         digest.update(END)
-    return WrittenShard(offset + len(END), digest.hexdigest(), tuple(rows), _statistics(samples))
+    return WrittenShard(offset + len(END), digest.hexdigest(), tuple(rows), _statistics(samples, dequantize))
 
 
 def _payloads(sample: Sample) -> dict[str, bytes]:
-    return {
+    payloads = {
         "input.npy": encode_array(sample.input),
         "json": canonical_json(sample.record.model_dump()),
         "target.npy": encode_array(sample.target),
+        **{f"{side}.flac": flac for side, flac in sample.audio.items()},
     }
+    return {suffix: payloads[suffix] for suffix in layout(sample.audio)}
 
 
-def _statistics(samples: Sequence[Sample]) -> dict[str, ChannelSums]:
+def _statistics(samples: Sequence[Sample], dequantize: Dequantize | None) -> dict[str, ChannelSums]:
     sums: dict[str, ChannelSums] = {}
     for sample in samples:
         for side in SIDES:
-            own = channel_sums(getattr(sample, side))
+            stored = getattr(sample, side)
+            if stored.dtype.kind != "f":
+                if dequantize is None:
+                    return {}
+                stored = dequantize(stored)
+            own = channel_sums(stored)
             sums[side] = add_sums(sums[side], own) if side in sums else own
     return sums

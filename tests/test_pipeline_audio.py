@@ -12,8 +12,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from pipeline.audio import ScreeningConfig, Track, load_track
-from pipeline.shard import envelope
-from shards.audio import AudioError, probe, read, write_wav
+from shards.audio import AudioError, envelope, probe, read, write_wav
 
 RATE = 24_000
 SCREENING = ScreeningConfig()

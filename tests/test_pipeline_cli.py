@@ -234,7 +234,7 @@ def test_a_configuration_file_and_options_are_recorded(pairs: Path, tmp_path: Pa
     assert [len(entry.shards) for entry in manifest.splits.values()] == [3, 1]
     assert manifest.splits["val"].shards[0].file == "val/night music-val-000000.tar"
     output = manifest.build.config["output"]
-    assert output == {"name": "night music", "samples_per_shard": 1, "latents": "float32"}
+    assert output == {"name": "night music", "samples_per_shard": 1, "latents": "float32", "audio": "none"}
     assert {field.dtype for field in manifest.fields} == {"float32"}
 
 
@@ -254,7 +254,7 @@ WRONG = [
     ),
     (
         ("--set", "output.latents=float8"),
-        "configuration: output.latents: Input should be 'float16' or 'float32' (given: 'float8')",
+        "configuration: output.latents: Input should be 'float16', 'float32' or 'codes' (given: 'float8')",
     ),
     (
         ("--max-reject-fraction", "1.5"),

@@ -27,14 +27,17 @@ from pipeline.pairing import Pairs, make_pairs, write_pairs
 from pipeline.plan import ShardPlan
 from pipeline.synthesize import SAMPLE_RATE, synthesize_pair
 from shards import console
-from shards.audio import read, write_wav
+from shards.audio import decode_flac, read, write_wav
 from shards.audit import verify
+from shards.cli.app import app as inspection
+from shards.codec.encodec import EncodecCodec
 from shards.codec.mdct import MdctCodec
 from shards.codec.weights import WEIGHTS_FILE, WEIGHTS_SHA256
 from shards.dataset import open_dataset
 from shards.errors import CascadenceError, CodecError, MisuseError
 from shards.schema import Receipt, SampleRecord
 from shards.wire import decode_array
+from training.cli import app as training
 
 SECONDS = 2.0
 PAIRS = 6
@@ -196,6 +199,47 @@ def test_neither_place_nor_name_nor_order_changes_the_fingerprint(
     fingerprint = open_dataset(undisturbed).manifest.fingerprint
     assert open_dataset(tmp_path / "other name").manifest.fingerprint == fingerprint
     assert files(tmp_path / "ds") == files(undisturbed)
+
+
+@pytest.mark.parametrize(("choice", "sides"), [("target", ("target",)), ("both", ("input", "target"))])
+def test_the_windows_are_there_as_flac_where_asked_for(
+    undisturbed: Path, wavs: Path, tmp_path: Path, choice: str, sides: tuple[str, ...]
+) -> None:
+    write_pairs(tmp_path / "pairs.jsonl", paired(wavs))
+    arguments = ["encode", tmp_path / "pairs.jsonl", "--codec", "mdct", "--local", "--audio", choice]
+    arguments += ["--set", "output.samples_per_shard=2"]
+    for name in ("ds", "again/ds"):
+        assert cli(*arguments, "--out", tmp_path / name) == 0
+    assert_same_dataset(tmp_path / "ds", tmp_path / "again" / "ds")
+    assert verify(tmp_path / "ds", "full").problems == ()
+    dataset, bare = open_dataset(tmp_path / "ds"), open_dataset(undisturbed)
+    assert dataset.manifest.audio == sides
+    assert dataset.manifest.fingerprint != bare.manifest.fingerprint
+    for number in range(PAIRS):
+        sample, same = dataset.read(dataset.locate(str(number))), bare.read(bare.locate(str(number)))
+        assert sample.record == same.record
+        assert set(sample.audio) == set(sides)
+        for side in sides:
+            source = getattr(sample.record, side)
+            heard = decode_flac(sample.audio[side], SAMPLE_RATE)
+            audio = read(wavs / source.path).mono(SAMPLE_RATE)
+            assert len(heard) == SECONDS * SAMPLE_RATE
+            assert np.abs(heard - audio).max() <= 0.5 / 32_768
+
+
+def test_a_window_of_a_long_file_is_exactly_the_flac(wavs: Path, tmp_path: Path) -> None:
+    pairs, _ = make_pairs(wavs, "continuation", 0.5, seed=0, val_fraction=0)
+    config = EncodeConfig(codec=CodecConfig(name="mdct"), output=OutputConfig(audio="both"))
+    encode(pairs.model_copy(update={"pairs": pairs.pairs[:3]}), tmp_path / "ds", config)
+    dataset = open_dataset(tmp_path / "ds")
+    for number in range(3):
+        sample = dataset.read(dataset.locate(str(number)))
+        for side in ("input", "target"):
+            source = getattr(sample.record, side)
+            audio = read(wavs / source.path).mono(SAMPLE_RATE)[source.start :][: SAMPLE_RATE // 2]
+            heard = decode_flac(sample.audio[side], SAMPLE_RATE)
+            assert heard.shape == audio.shape
+            assert np.abs(heard - audio).max() <= 0.5 / 32_768
 
 
 # Ray
@@ -378,7 +422,9 @@ def test_only_what_is_not_there_whole_is_made_again(
 def test_what_a_killed_writer_left_is_not_published(undisturbed: Path, wavs: Path, tmp_path: Path) -> None:
     pairs, folder = paired(wavs), tmp_path / "ds"
     stopped(pairs, folder, after=1)
-    for name in ("train/ds-train-000001.tar.tmp.host.1", "receipts/ds-train-000001.tar.json.tmp.host.1"):
+    names = ("train/ds-train-000001.tar.tmp.host.1", "receipts/ds-train-000001.tar.json.tmp.host.1")
+    for name in (*names, "index/train.npy.tmp.host.1", "index/test.npy", "dataset.json.tmp.host.1"):
+        (tmp_path / "ds.partial" / name).parent.mkdir(exist_ok=True)
         (tmp_path / "ds.partial" / name).write_bytes(b"half")
     encode(pairs, folder)
     assert_same_dataset(folder, undisturbed)
@@ -400,7 +446,8 @@ def test_a_finished_dataset_is_left_alone(undisturbed: Path, wavs: Path) -> None
 
 
 @pytest.mark.parametrize(
-    "option", ["output.samples_per_shard=3", "output.latents=float32", "screening.silence_rms=0.01"]
+    "option",
+    ["output.samples_per_shard=3", "output.latents=float32", "output.audio=target", "screening.silence_rms=0.01"],
 )
 def test_a_finished_dataset_is_not_overwritten(
     undisturbed: Path, wavs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str
@@ -586,6 +633,9 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """EnCodec's architecture with random weights, in a file whose name means something else to YAML."""
     torch.manual_seed(0)
     state = encodec.model.EncodecModel.encodec_model_24khz(pretrained=False).state_dict()
+    for name, tensor in state.items():
+        if name.endswith("embed"):  # else all zero, and every code 0
+            tensor.normal_()
     path = tmp_path_factory.mktemp("weights") / "seeded #1.th"
     torch.save(state, path)
     yield path
@@ -618,3 +668,86 @@ def test_encodec_from_end_to_end(wavs: Path, weights: Path, tmp_path: Path, caps
     with torch.no_grad():
         expected = model.encoder(audio[None, None])[0].numpy()
     np.testing.assert_allclose(latents["target"], expected, rtol=2e-3, atol=1e-3)
+
+
+def test_codes_of_a_codec_without_a_quantizer_are_refused_before_any_work(
+    wavs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def connect() -> None:
+        raise AssertionError("a worker was started")
+
+    monkeypatch.setattr(job, "connect_ray", connect)
+    write_pairs(tmp_path / "pairs.jsonl", paired(wavs))
+    arguments = ["encode", tmp_path / "pairs.jsonl", "--out", tmp_path / "ds", "--codec", "mdct", "--latents", "codes"]
+    assert cli(*arguments) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: mdct: this codec has no quantizer")
+    assert error.count("\n") == 1
+    assert "--latents float16" in error
+    assert {path.name for path in tmp_path.iterdir()} == {"pairs.jsonl"}
+
+
+def test_codes_from_end_to_end(wavs: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pairs = make_pairs(wavs, "suffix", 1.0, seed=0, val_fraction=0)[0]
+    write_pairs(tmp_path / "pairs.jsonl", pairs.model_copy(update={"pairs": pairs.pairs[:2]}))
+    arguments = ["encode", tmp_path / "pairs.jsonl", "--codec-weights", weights, "--codec-allow-unknown-weights"]
+    arguments += ["--local", "--latents", "codes", "--audio", "both"]
+    for name in ("ds", "again/ds"):
+        assert cli(*arguments, "--out", tmp_path / name) == 0
+    out = tmp_path / "ds"
+    assert_same_dataset(out, tmp_path / "again" / "ds")
+    assert verify(out, "full").problems == ()
+
+    dataset = open_dataset(out)
+    assert dataset.codec.stage == "quantized"
+    assert [(field.dtype, field.shape) for field in dataset.manifest.fields] == [("int16", (8, 75))] * 2
+    codec = EncodecCodec.load(weights, allow_unknown_weights=True)
+    values = []
+    for number in range(2):
+        sample = dataset.read(dataset.locate(str(number)))
+        side = sample.record.target
+        audio = torch.from_numpy(read(wavs / side.path).mono(SAMPLE_RATE)[side.start :][:SAMPLE_RATE])
+        latents = codec.encode(audio[None, None])
+        expected = codec.quantize(latents)[0].numpy()
+        np.testing.assert_array_equal(sample.target, expected)
+        back = codec.dequantize(torch.tensor(sample.target)[None])
+        noise = (latents - back).square().sum() / latents.square().sum()
+        assert side.cast_snr_db == pytest.approx(-10 * float(torch.log10(noise)), abs=0.02)
+        values.append(back[0].numpy())
+    stats = json.loads((out / "stats.json").read_bytes())
+    np.testing.assert_allclose(stats["target"]["mean"], np.concatenate(values, 1).mean(1), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(stats["target"]["max"], np.concatenate(values, 1).max(1), rtol=1e-6)
+
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        console.run(inspection, "python -m shards", ["show", str(out), "0", "--json"])
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["stored"], shown["arrays"]["input"]["dtype"], shown["arrays"]["input"]["shape"]) == (
+        "codes",
+        "int16",
+        [8, 75],
+    )
+    assert 0 <= shown["arrays"]["input"]["min"] <= shown["arrays"]["input"]["max"] <= 1023
+    assert shown["flac_bytes"].keys() == {"input", "target"}
+
+
+def test_a_run_on_codes_trains_and_makes_music(wavs: Path, weights: Path, tmp_path: Path) -> None:
+    pairs = make_pairs(wavs, "suffix", 1.0, seed=0, val_fraction=0.3)[0]
+    config = EncodeConfig(
+        codec=CodecConfig(weights=str(weights), allow_unknown_weights=True), output=OutputConfig(latents="codes")
+    )
+    encode(pairs.model_copy(update={"pairs": (*pairs.pairs[:2], pairs.pairs[-1])}), tmp_path / "ds", config)
+    run, options = tmp_path / "run", ["--codec-weights", str(weights)]
+    settings = ["train.epochs=1", "data.batch_size=1", "model.cascade.layers=1", "train.audio_crop_seconds=0.1"]
+    arguments = ["launch", "--shards", tmp_path / "ds", "--run-dir", run, "--local", *options]
+    with pytest.raises(SystemExit) as done:
+        console.run(training, "training", [*map(str, arguments), *(f"--set={setting}" for setting in settings)])
+    assert done.value.code in {0, None}
+    best = run / "checkpoints" / "best"
+    sources = ["--input", str(wavs / pairs.pairs[0].input.path), "--target", str(wavs / pairs.pairs[0].target.path)]
+    for name, given in (("shards", ["--shards", str(tmp_path / "ds"), "--count", "1"]), ("files", sources)):
+        arguments = ["generate", "--checkpoint", best, "--out", tmp_path / name, *options, *given]
+        with pytest.raises(SystemExit) as done:
+            console.run(training, "training", list(map(str, arguments)))
+        assert done.value.code in {0, None}
+        assert (tmp_path / name / "piece_000" / "output.wav").is_file()

@@ -231,7 +231,7 @@ def test_an_error_with_brackets_is_printed_as_it_is(tmp_path: Path, shards: Shar
 
 
 def test_the_verbs_run_without_torch(dataset: Dataset) -> None:
-    commands = [["info"], ["list"], ["show", "0"], ["verify"]]
+    commands = [["info"], ["list"], ["show", "0"], ["verify", "--level", "full"]]
     program = f"""
 import sys
 sys.modules["torch"] = None
@@ -516,7 +516,9 @@ def test_verify_refuses_a_manifest_that_was_changed(copy: Path, shards: Shards) 
 def _published(folder: Path, samples: dict[str, list[Sample]]) -> Path:
     staging = partial_folder(folder)
     receipts = [make_receipt(staging, f"{split}/x-{split}-000000.tar", own) for split, own in samples.items()]
-    publish(folder, make_header("x"), [r.model_copy(update={"groups": (r.split,)}) for r in receipts])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("shards.publish._check_keys", lambda receipts: None)  # another writer's publisher
+        publish(folder, make_header("x"), [r.model_copy(update={"groups": (r.split,)}) for r in receipts])
     return folder
 
 

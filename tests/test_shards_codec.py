@@ -404,3 +404,85 @@ def test_weights_of_another_shape_are_one_clear_line(seeded: SeededWeights, fold
     path = folder / "other.th"
     torch.save(state, path)
     assert name in error_of_load(path)
+
+
+# The quantizer
+
+
+def test_codes_are_the_package_s_at_6_kbps(encodec_codec: EncodecCodec, seeded: SeededWeights) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = encodec.model.EncodecModel.encodec_model_24khz(pretrained=False)
+    model.load_state_dict(seeded.state)
+    model.set_target_bandwidth(6.0)
+    audio = torch.cat([chord(HOP * FRAMES), noise(1, 1, HOP * FRAMES) * 0.1])
+    with torch.no_grad():
+        ((expected, _),) = model.eval().encode(audio)
+    latents = encodec_codec.encode(audio)
+    codes = encodec_codec.quantize(latents)
+    assert (codes.dtype, tuple(codes.shape)) == (torch.int16, (2, 8, FRAMES))
+    assert torch.equal(codes.long(), expected)
+    back = encodec_codec.dequantize(codes)
+    assert (back.dtype, tuple(back.shape)) == (torch.float32, (2, 128, FRAMES))
+    assert torch.equal(back, model.quantizer.decode(expected.transpose(0, 1)))
+    assert torch.equal(encodec_codec.latents(codes), back)
+    assert torch.equal(encodec_codec.decode(back), encodec_codec.decode(encodec_codec.dequantize(codes.long())))
+
+
+def test_each_codebook_codes_what_those_before_it_left(encodec_codec: EncodecCodec, seeded: SeededWeights) -> None:
+    names = [f"quantizer.vq.layers.{book}._codebook.embed" for book in range(8)]
+    wanted = torch.stack([seeded.state[name][17 * book] for book, name in enumerate(names)]).sum(0)
+    codes = torch.arange(8, dtype=torch.int16).mul(17)[None, :, None]
+    torch.testing.assert_close(encodec_codec.dequantize(codes)[0, :, 0], wanted)
+
+
+def test_a_dataset_of_codes_has_a_spec_of_its_own(encodec_codec: EncodecCodec) -> None:
+    spec = encodec_codec.quantized_spec
+    assert (spec.stage, spec.codebooks, spec.rows) == ("quantized", 8, 8)
+    assert (encodec_codec.spec.stage, encodec_codec.spec.rows) == ("pre_quantizer", 128)
+    assert MdctCodec().spec.codebooks == 0
+
+
+def test_latents_of_any_precision_are_taken_as_they_are(codec: Codec) -> None:
+    latents = noise(2, 128, 5).half()
+    assert codec.latents(latents).dtype == torch.float32
+    assert torch.equal(codec.latents(latents), latents.float())
+
+
+def test_a_codec_without_a_quantizer_says_so_in_one_line() -> None:
+    codec = MdctCodec()
+    for ask in (
+        lambda: codec.quantize(noise(1, 128, 5)),
+        lambda: codec.dequantize(torch.zeros(1, 8, 5, dtype=torch.int16)),
+        lambda: codec.quantized_spec,
+        lambda: codec.latents(torch.zeros(1, 8, 5, dtype=torch.int16)),
+    ):
+        with pytest.raises(CodecError, match=r"^mdct: this codec has no quantizer.*--latents float16") as caught:
+            ask()
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("shape", [(8, 5), (1, 7, 5), (1, 128, 5)])
+def test_codes_of_another_shape_are_refused(encodec_codec: EncodecCodec, shape: tuple[int, ...]) -> None:
+    with pytest.raises(CodecError, match=r"codes are torch.int16 \[.*must be integers \[B, 8, T\]"):
+        encodec_codec.dequantize(torch.zeros(shape, dtype=torch.int16))
+
+
+@pytest.mark.parametrize("value", [-1, 1024])
+def test_codes_outside_their_range_are_refused(encodec_codec: EncodecCodec, value: int) -> None:
+    codes = torch.zeros(1, 8, 5, dtype=torch.int16)
+    codes[0, 3, 2] = value
+    with pytest.raises(CodecError, match=r"outside \[0, 1024\); verify the shards"):
+        encodec_codec.dequantize(codes)
+    with pytest.raises(CodecError, match="integers"):
+        encodec_codec.dequantize(codes.float())
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_latents_that_are_not_finite_have_no_codes(encodec_codec: EncodecCodec, value: float) -> None:
+    latents = noise(1, 128, 5)
+    latents[0, 3, 2] = value
+    with pytest.raises(CodecError, match="not finite"):
+        encodec_codec.quantize(latents)
+    with pytest.raises(CodecError, match="latents have shape"):
+        encodec_codec.quantize(noise(1, 64, 5))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import io
 import json
 import re
@@ -15,22 +16,63 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import webdataset
-from make_data import MDCT, make_dataset, make_header, make_receipt, make_sample, make_side
+from make_data import (
+    BOTH,
+    CODES,
+    MDCT,
+    make_dataset,
+    make_header,
+    make_receipt,
+    make_sample,
+    make_side,
+    stand_in,
+)
 
 from shards import audit
+from shards.audio import decode_flac, encode_flac
 from shards.dataset import Dataset, open_dataset
-from shards.errors import CascadenceError, DatasetError
+from shards.errors import CascadenceError, DatasetError, MisuseError
 from shards.files import atomic_file, write_bytes
-from shards.index import build_index, load_index, rows_from_shard
+from shards.index import INDEX_DTYPE, build_index, load_index, rows_from_shard
 from shards.latents import cast
 from shards.manifest import codec_fingerprint, fingerprint, partial_folder, read_manifest
+from shards.order import OrderPlan, derive, permutation, splitmix64
 from shards.publish import publish
-from shards.schema import Build, Manifest, Reject
-from shards.wire import array_header, decode_array, encode_array, walk
+from shards.schema import SIDES, Build, Manifest, Reject
+from shards.wire import array_header, decode_array, encode_array, member_header, walk
 from shards.writer import Sample, sample_key, write_shard
 
 SAMPLES = [make_sample(number) for number in range(5)]
+ARRAYS = ("input.npy", "json", "target.npy")
+ALL = ("input.flac", "input.npy", "json", "target.flac", "target.npy")
+KINDS = {
+    "float16": ARRAYS,
+    "float32": ARRAYS,
+    "codes": ARRAYS,
+    "float16 and target": ("input.npy", "json", "target.flac", "target.npy"),
+    "codes and both": ALL,
+}
+"""What a dataset may store, and the members that its samples then have."""
+
+
+def kind_options(kind: str) -> dict[str, Any]:
+    """Arguments of `make_dataset` and `make_sample` for a kind."""
+    stored, _, audio = kind.partition(" and ")
+    sides: dict[str, tuple[str, ...]] = {"": (), "target": ("target",), "both": BOTH}
+    options: dict[str, Any] = {"audio": sides[audio]}
+    return options | ({"codec": CODES} if stored == "codes" else {"dtype": stored})
+
+
+def make_samples(kind: str) -> list[Sample]:
+    return [make_sample(number, **kind_options(kind)) for number in range(3)]
+
+
+def write_kind(kind: str, folder: Path) -> tuple[Path, list[Sample]]:
+    samples = make_samples(kind)
+    write_shard(folder / "three.tar", samples, stand_in)
+    return folder / "three.tar", samples
 
 
 @pytest.fixture(scope="module")
@@ -48,12 +90,6 @@ def shard(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # The bytes of a shard
 
 
-def test_a_shard_written_again_is_the_same_bytes(shard: Path, tmp_path: Path) -> None:
-    again = write_shard(tmp_path / "again.tar", [make_sample(number) for number in range(5)])
-    assert (tmp_path / "again.tar").read_bytes() == shard.read_bytes()
-    assert again.bytes == shard.stat().st_size
-
-
 def test_a_dataset_made_again_under_another_name_is_the_same_but_for_the_name(dataset: Dataset, tmp_path: Path) -> None:
     again = open_dataset(make_dataset(tmp_path / "other-v7"))
     assert again.manifest.fingerprint == dataset.manifest.fingerprint
@@ -63,13 +99,25 @@ def test_a_dataset_made_again_under_another_name_is_the_same_but_for_the_name(da
         assert (again.path / name).read_bytes() == (dataset.path / name).read_bytes()
 
 
-def test_members_are_plain_ustar_without_time_owner_or_host(shard: Path) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_shard_written_again_is_the_same_bytes(kind: str, tmp_path: Path) -> None:
+    for name in ("one", "again"):
+        written = write_shard(tmp_path / f"{name}.tar", make_samples(kind), stand_in)
+        assert written.bytes == (tmp_path / f"{name}.tar").stat().st_size
+    assert (tmp_path / "again.tar").read_bytes() == (tmp_path / "one.tar").read_bytes()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_members_are_plain_ustar_without_time_owner_or_host(kind: str, tmp_path: Path) -> None:
+    shard, samples = write_kind(kind, tmp_path)
     content = shard.read_bytes()
     with tarfile.open(shard, "r:") as tar:
         members = tar.getmembers()
         assert tar.pax_headers == {}
-    expected = [f"{s.record.key}.{suffix}" for s in SAMPLES for suffix in ("input.npy", "json", "target.npy")]
-    assert [member.name for member in members] == expected
+    assert [member.name for member in members] == [
+        f"{s.record.key}.{suffix}" for s in samples for suffix in KINDS[kind]
+    ]
+    assert [m.name for m in members[: len(KINDS[kind])]] == sorted(m.name for m in members[: len(KINDS[kind])])
     for member in members:
         assert member.isreg()
         assert (member.mtime, member.mode, member.uid, member.gid) == (0, 0o444, 0, 0)
@@ -82,25 +130,55 @@ def test_members_are_plain_ustar_without_time_owner_or_host(shard: Path) -> None
     assert len(content) == last.offset_data + -(-last.size // 512) * 512 + 1024
 
 
-def test_gnu_tar_lists_and_extracts_a_shard(shard: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_gnu_tar_lists_and_extracts_a_shard(kind: str, tmp_path: Path) -> None:
+    shard, samples = write_kind(kind, tmp_path)
     listed = subprocess.run(["tar", "tf", shard], capture_output=True, text=True, check=True)
-    assert len(listed.stdout.split()) == 3 * len(SAMPLES)
+    assert len(listed.stdout.split()) == len(KINDS[kind]) * len(samples)
     assert listed.stderr == ""
     subprocess.run(["tar", "xf", shard, "-C", tmp_path], check=True)
-    key = SAMPLES[2].record.key
-    np.testing.assert_array_equal(np.load(tmp_path / f"{key}.input.npy"), SAMPLES[2].input)
-    np.testing.assert_array_equal(np.load(tmp_path / f"{key}.target.npy"), SAMPLES[2].target)
-    assert json.loads((tmp_path / f"{key}.json").read_bytes())["key"] == key
+    for sample in samples:
+        held = {suffix: (tmp_path / f"{sample.record.key}.{suffix}").read_bytes() for suffix in KINDS[kind]}
+        assert_holds(held, sample)
 
 
-def test_stock_webdataset_reads_a_shard(shard: Path) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_stock_webdataset_reads_a_shard(kind: str, tmp_path: Path) -> None:
+    shard, samples = write_kind(kind, tmp_path)
     read = list(webdataset.WebDataset(str(shard), shardshuffle=False))
-    assert [sample["__key__"] for sample in read] == [sample.record.key for sample in SAMPLES]
-    for sample, written in zip(read, SAMPLES, strict=True):
-        assert {name for name in sample if not name.startswith("__")} == {"input.npy", "json", "target.npy"}
-        for side, array in (("input", written.input), ("target", written.target)):
-            np.testing.assert_array_equal(np.load(io.BytesIO(sample[f"{side}.npy"]), allow_pickle=False), array)
-        assert json.loads(sample["json"]) == written.record.model_dump(mode="json")
+    assert [sample["__key__"] for sample in read] == [sample.record.key for sample in samples]
+    for held, sample in zip(read, samples, strict=True):
+        assert_holds({name: content for name, content in held.items() if not name.startswith("__")}, sample)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_grouping_by_the_name_up_to_the_first_dot_reads_a_shard(kind: str, tmp_path: Path) -> None:
+    shard, samples = write_kind(kind, tmp_path)
+    groups: list[dict[str, Any]] = []
+    with tarfile.open(shard, "r|") as tar:  # as Hugging Face's reader does it: one pass, a new key a new sample
+        for member in tar:
+            key, _, suffix = member.name.partition(".")
+            if not groups or groups[-1]["__key__"] != key:
+                groups.append({"__key__": key})
+            file = tar.extractfile(member)
+            assert file is not None
+            groups[-1][suffix] = file.read()
+    assert [group.pop("__key__") for group in groups] == [sample.record.key for sample in samples]
+    for held, sample in zip(groups, samples, strict=True):
+        assert_holds(held, sample)
+
+
+def assert_holds(held: dict[str, Any], sample: Sample) -> None:
+    """Assert that members by suffix are those of a sample, and no others."""
+    assert json.loads(held.pop("json")) == sample.record.model_dump(mode="json")
+    for side in SIDES:
+        stored = np.load(io.BytesIO(held.pop(f"{side}.npy")), allow_pickle=False)
+        np.testing.assert_array_equal(stored, getattr(sample, side))
+        assert stored.dtype == getattr(sample, side).dtype
+    assert held == {f"{side}.flac": flac for side, flac in sample.audio.items()}
+    for flac in held.values():
+        sound, rate = soundfile.read(io.BytesIO(flac))
+        assert (rate, sound.shape) == (24_000, (40 * 320,))
 
 
 def test_arrays_are_npy_version_1_little_endian_in_c_order() -> None:
@@ -182,6 +260,38 @@ def test_a_key_names_the_content() -> None:
     assert len(others | {key}) == 6
 
 
+def golden_values() -> dict[str, Any]:
+    text = (Path(__file__).parent.parent / "docs" / "shard-format.md").read_text()
+    values: dict[str, Any] = json.loads(text.partition("```json\n")[2].partition("```")[0])
+    return values
+
+
+def test_the_keys_and_headers_of_the_documentation_are_true() -> None:
+    """Whoever writes another reader compares with these numbers."""
+    golden = golden_values()
+    assert codec_fingerprint(MDCT) == golden["codec_fingerprint"]["mdct"]
+    rhythm = make_side("a.wav").model_copy(update={"sha256": "11" * 32, "start": 0})
+    harmony = make_side("b.wav").model_copy(update={"sha256": "22" * 32, "start": 384_000})
+    assert sample_key(rhythm, harmony, codec_fingerprint(MDCT)) == golden["key"]
+    header = golden["header"]
+    assert hashlib.sha256(member_header(header["name"], header["size"])).hexdigest() == header["sha256"]
+
+
+def test_the_order_of_the_documentation_is_true() -> None:
+    golden = golden_values()
+    for number, value in golden["splitmix64"].items():
+        assert hex(int(splitmix64(np.array([int(number)], np.uint64))[0])) == value
+    for path, value in golden["derive"].items():
+        assert hex(derive(*map(int, path.split(",")))) == value
+    for arguments, value in golden["permutation"].items():
+        assert permutation(*map(int, arguments.split(","))).tolist() == value
+    for epoch in golden["epochs"]:
+        plan = OrderPlan(tuple(epoch["sizes"]), epoch["window"], epoch["partitions"], epoch["re_pair"])
+        order = plan.epoch(epoch["seed"], epoch["epoch"])
+        assert order.inputs.tolist() == epoch["inputs"]
+        assert order.targets.tolist() == epoch.get("targets", epoch["inputs"])
+
+
 @pytest.mark.parametrize("change", [{"weights_sha256": "0" * 64}, {"stage": "quantized"}, {"bandwidth": 6.0}])
 def test_a_codec_fingerprint_changes_with_everything_that_latents_depend_on(change: dict[str, Any]) -> None:
     assert codec_fingerprint(MDCT.model_copy(update=change)) != codec_fingerprint(MDCT)
@@ -229,6 +339,39 @@ def test_a_cast_that_loses_too_much_is_refused_and_float32_takes_it() -> None:
         cast(tiny, "float16")
     stored, _ = cast(tiny, "float32")
     np.testing.assert_array_equal(stored, tiny)
+
+
+def test_flac_is_the_same_bytes_each_time_and_the_nearest_16_bit_sound() -> None:
+    sound = np.random.default_rng(0).uniform(-0.9, 0.9, 12_345).astype(np.float32)
+    flac = encode_flac(sound, 24_000)
+    assert encode_flac(sound, 24_000) == flac
+    heard = decode_flac(flac, 24_000)
+    assert heard.dtype == np.float32
+    assert np.abs(heard - sound).max() <= 0.5 / 32_768
+    np.testing.assert_array_equal(decode_flac(encode_flac(heard, 24_000), 24_000), heard)
+
+
+def test_flac_clips_what_lies_beyond_full_scale() -> None:
+    heard = decode_flac(encode_flac(np.array([2.0, -2.0, 1.0, -1.0] * 100, np.float32), 24_000), 24_000)
+    np.testing.assert_array_equal(heard[:4], np.array([32_767, -32_768, 32_767, -32_768]) / 32_768)
+
+
+def test_other_audio_than_the_formats_is_refused() -> None:
+    flac = encode_flac(np.zeros(5_000, np.float32), 24_000)
+    wav, wide = io.BytesIO(), io.BytesIO()
+    soundfile.write(wav, np.zeros(5_000), 24_000, format="WAV")
+    soundfile.write(wide, np.zeros((5_000, 2)), 24_000, format="FLAC")
+    for payload in (b"", b"fLaC", b"no audio" * 99, flac[: len(flac) // 2], wav.getvalue(), wide.getvalue()):
+        with pytest.raises(ValueError, match=r"it can't be decoded|not mono 16-bit FLAC|are missing"):
+            decode_flac(payload, 24_000)
+    with pytest.raises(ValueError, match="not mono 16-bit FLAC at 48000 Hz"):
+        decode_flac(flac, 48_000)
+
+
+def test_a_shard_of_samples_with_and_without_audio_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="some samples have audio that others lack"):
+        write_shard(tmp_path / "mixed.tar", [make_sample(0), make_sample(1, audio=("target",))])
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_shard_without_samples_is_refused(tmp_path: Path) -> None:
@@ -303,7 +446,7 @@ def test_the_fingerprint_does_not_depend_on_name_and_build(dataset: Dataset) -> 
         {"codec": MDCT.model_copy(update={"hop": 160})},
         {"rejected": {"silent": 1}},
         {"parents": ("0" * 64,)},
-        {"schema_version": "1.1.0"},
+        {"schema_version": "2.99.0"},
     ],
 )
 def test_the_fingerprint_changes_with_the_content(dataset: Dataset, change: dict[str, Any]) -> None:
@@ -331,7 +474,7 @@ def _edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
     [
         (lambda m: m["splits"]["train"]["shards"][0].update(samples=11), "does not match its fingerprint"),
         (lambda m: m["pairing"].update(seed=1), "does not match its fingerprint"),
-        (lambda m: m.update(schema_version="2.0.0"), "written in format 2.0.0, this reader knows 1.*update"),
+        (lambda m: m.update(schema_version="3.0.0"), "written in format 3.0.0, this reader knows 2.*; update"),
         (lambda m: m.pop("schema_version"), "written in format"),
         (lambda m: m.update(format="something"), "no manifest of cascadence-latents"),
         (lambda m: m.update(extra=1), "extra: .*not permitted"),
@@ -356,7 +499,95 @@ def test_a_manifest_that_is_no_document_is_refused(copy: Path, content: bytes) -
         read_manifest(copy)
 
 
+def test_a_manifest_whose_fields_are_not_those_of_its_codec_is_refused(copy: Path) -> None:
+    def change(content: dict[str, Any]) -> None:
+        content["fields"][0]["dtype"] = "int16"
+        content["fingerprint"] = fingerprint(content)
+
+    _edit(copy, change)
+    with pytest.raises(DatasetError, match="int16 where the codec's stage is `quantized`, and only there"):
+        read_manifest(copy)
+
+
+def test_an_older_format_is_refused_with_another_mend(copy: Path) -> None:
+    _edit(copy, lambda m: m.update(schema_version="1.0.0"))
+    with pytest.raises(
+        DatasetError, match=r"written in format 1\.0\.0, this reader knows 2.*; encode the dataset again"
+    ):
+        read_manifest(copy)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_dataset_of_any_kind_says_so_and_reads_back(kind: str, tmp_path: Path) -> None:
+    opened = open_dataset(make_dataset(tmp_path / "x", {"train": (2, 1)}, **kind_options(kind)))
+    stored = kind.partition(" and ")[0]
+    shape, dtype = ((8, 40), "int16") if stored == "codes" else ((128, 40), stored)
+    assert [(field.dtype, field.shape) for field in opened.manifest.fields] == [(dtype, shape)] * 2
+    assert (opened.codec.stage == "quantized") == (stored == "codes")
+    assert opened.manifest.audio == kind_options(kind)["audio"]
+    for number in range(3):
+        sample = make_sample(number, group=f"train-{number}", **kind_options(kind))
+        read = opened.read(opened.locate(f"train:{number}"))
+        assert (read.record, read.audio) == (sample.record, sample.audio)
+        for side in SIDES:
+            np.testing.assert_array_equal(getattr(read, side), getattr(sample, side))
+            assert getattr(read, side).dtype == dtype
+    result = audit.verify(tmp_path / "x", "full")
+    assert (result.problems, result.samples) == ((), 3)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("shards.dataset.zlib.crc32", lambda payload: 0)
+        with pytest.raises(DatasetError, match="is damaged"):
+            opened.read(opened.locate("0"))
+
+
+def test_batches_of_codes_are_as_they_are_stored(tmp_path: Path) -> None:
+    opened = open_dataset(make_dataset(tmp_path / "x", {"train": (4,)}, codec=CODES))
+    (batch,) = opened.loader("train", 4, mode="evaluate")
+    assert (str(batch.input.dtype), tuple(batch.target.shape)) == ("torch.int16", (4, 8, 40))
+    samples = [make_sample(number, codec=CODES, group=f"train-{number % 3}") for number in range(4)]
+    np.testing.assert_array_equal(batch.input.numpy(), np.stack([sample.input for sample in samples]))
+    np.testing.assert_array_equal(batch.target.numpy(), np.stack([sample.target for sample in samples]))
+
+
+def test_audio_that_is_not_there_is_misuse(tmp_path: Path) -> None:
+    opened = open_dataset(make_dataset(tmp_path / "x", {"train": (2,)}, audio=("target",)))
+    place = opened.locate("0")
+    assert opened.payload(place, "target_flac").startswith(b"fLaC")
+    with pytest.raises(MisuseError, match=r"holds no input\.flac; encode it again with .*--audio both"):
+        opened.payload(place, "input_flac")
+
+
 # The index
+
+
+def test_a_row_is_128_bytes_laid_out_as_documented() -> None:
+    assert INDEX_DTYPE.itemsize == 128
+    assert INDEX_DTYPE.fields is not None
+    assert {name: (str(kind[0]), kind[1]) for name, kind in INDEX_DTYPE.fields.items()} == {
+        "key": ("|S32", 0),
+        "shard": ("uint32", 32),
+        "position": ("uint32", 36),
+        **{
+            f"{member}_{what}": (kind, place + 16 * number)
+            for number, member in enumerate(("input", "json", "target", "input_flac", "target_flac"))
+            for what, kind, place in (("offset", "uint64", 40), ("bytes", "uint32", 48), ("crc32", "uint32", 52))
+        },
+        "input_rms": ("float32", 120),
+        "target_rms": ("float32", 124),
+    }
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_index_of_any_kind_can_be_rebuilt_and_says_where_audio_lies(kind: str, tmp_path: Path) -> None:
+    opened = open_dataset(make_dataset(tmp_path / "x", {"train": (2, 1)}, **kind_options(kind)))
+    index = opened.index("train")
+    rebuilt = build_index(rows_from_shard(opened.path / s.file) for s in opened.splits["train"].shards)
+    np.testing.assert_array_equal(rebuilt, index)
+    for side in SIDES:
+        held = side in opened.manifest.audio
+        assert (index[f"{side}_flac_bytes"] > 0).all() == held
+        assert (index[f"{side}_flac_offset"] > 0).all() == held
+        assert (index[f"{side}_flac_crc32"] > 0).all() == held
 
 
 def test_the_index_can_be_rebuilt_from_the_shards_alone(dataset: Dataset) -> None:
@@ -470,6 +701,48 @@ def test_refused_pairs_are_counted_and_a_shard_without_samples_is_left_out(tmp_p
     assert manifest.rejected == {"silent": 2}
     assert [shard.file for shard in manifest.splits["train"].shards] == ["train/x-train-000000.tar"]
     assert audit.verify(tmp_path / "x", "sha256").problems == ()
+
+
+def test_two_samples_of_one_key_are_refused(tmp_path: Path) -> None:
+    twins = {"train": [*SAMPLES, make_sample(2)]}
+    key = SAMPLES[2].record.key
+    with pytest.raises(
+        DatasetError, match=rf"sample {key} is there twice, as train/\S+#2 and as train/\S+#5.*pairs file"
+    ):
+        _publish(tmp_path / "x", twins)
+    assert not (tmp_path / "x").exists()
+
+
+def test_publication_writes_the_receipts_that_are_not_there(tmp_path: Path) -> None:
+    _publish(tmp_path / "x", {"train": SAMPLES}, rejected=2)
+    receipts = sorted((tmp_path / "x" / "receipts").iterdir())
+    assert [path.name for path in receipts] == ["x-train-000000.tar.json", "x-train-000001.tar.json"]
+    assert [json.loads(path.read_bytes())["samples"] for path in receipts] == [5, 0]
+    assert audit.verify(tmp_path / "x", "full").problems == ()
+
+
+def test_codes_are_measured_as_the_latents_that_they_stand_for(tmp_path: Path) -> None:
+    make_dataset(tmp_path / "x", {"train": (3,)}, codec=CODES)
+    stats = json.loads((tmp_path / "x" / "stats.json").read_bytes())
+    latents = [stand_in(make_sample(number, codec=CODES).target) for number in range(3)]
+    assert len(stats["target"]["mean"]) == 128
+    np.testing.assert_allclose(stats["target"]["mean"], np.concatenate(latents, 1).mean(1), rtol=1e-6)
+
+
+def test_codes_written_without_their_codec_have_no_statistics(tmp_path: Path) -> None:
+    written = write_shard(tmp_path / "x.partial" / "train" / "x-train-000000.tar", make_samples("codes"))
+    assert written.statistics == {}
+    receipt = make_receipt(tmp_path / "x.partial", "train/x-train-000000.tar", make_samples("codes"))
+    publish(tmp_path / "x", make_header("x", codec=CODES), [receipt.model_copy(update={"statistics": {}})])
+    assert json.loads((tmp_path / "x" / "stats.json").read_bytes()) == {}
+    assert audit.verify(tmp_path / "x", "full").problems == ()
+
+
+def test_the_card_names_codes_and_audio(tmp_path: Path) -> None:
+    card = (make_dataset(tmp_path / "x", {"train": (1,)}, codec=CODES, audio=BOTH) / "README.md").read_text()
+    assert "| `target` | harmony | int16 | [8, 40] |" in card
+    assert "Codes of the quantized latents of pairs" in card
+    assert "`<key>.input.flac`, `<key>.input.npy`, `<key>.json`, `<key>.target.flac`, `<key>.target.npy`." in card
 
 
 def test_a_track_in_two_splits_is_refused(tmp_path: Path) -> None:

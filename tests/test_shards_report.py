@@ -311,7 +311,7 @@ def test_lost_statistics_are_said(
     (copy / "stats.json").unlink()
     if content is not None:
         (copy / "stats.json").write_text(content, encoding="utf-8")
-    page = make_page(capsys, copy, tmp_path / "page.html", "--samples", "0")
+    page = make_page(capsys, copy, tmp_path / "page.html", "--samples", "0", code=int(content is None))
     assert "stats.json is missing or damaged" in page.text
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json as jsonlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -37,7 +38,8 @@ def launch(
     from training.launch import Request, launch_local, launch_ray
     from training.progress import ProgressView
 
-    given = [f"data.codec_weights={codec_weights}"] if codec_weights is not None else []
+    # As JSON, which is YAML, so that a path with ` #` in it stays what it is.
+    given = [f"data.codec_weights={jsonlib.dumps(str(codec_weights))}"] if codec_weights is not None else []
     settings = load_settings(Config, find_config(CONFIGS, config) if config else None, given + (set_ or []))
     request = Request(shards, run_dir, settings, workers, resume)
     with ProgressView(run_dir):
@@ -87,7 +89,8 @@ def generate(
         pairs = pairs_from_shards(open_dataset(shards), opened, split, count)
     codec = load_matching_codec(spec, codec_weights, str(checkpoint))
     if input_file is not None and target_file is not None:
-        pairs, count = [pair_from_audio(codec, input_file, target_file)], 1
+        quantized = spec.stage == "quantized"
+        pairs, count = [pair_from_audio(codec, input_file, target_file, quantized=quantized)], 1
     model = load_model(checkpoint)
     pieces = []
     with console.progress("pieces") as bar:

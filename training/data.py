@@ -49,9 +49,10 @@ def load_matching_codec(spec: CodecSpec, weights: str | Path | None, owner: str)
     """
     # Unknown weights are taken here: the owner names the ones it was made with, and these are compared.
     codec = load_codec(spec.name, weights, allow_unknown_weights=True)
-    if codec.spec != spec:
+    own = codec.quantized_spec if spec.stage == "quantized" else codec.spec
+    if own != spec:
         raise CodecError(
-            f"{owner}: was made with {describe_codec(spec)}, the codec found here is {describe_codec(codec.spec)}; "
+            f"{owner}: was made with {describe_codec(spec)}, the codec found here is {describe_codec(own)}; "
             "give the same weights with --codec-weights"
         )
     return codec

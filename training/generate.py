@@ -28,7 +28,7 @@ SOFT_LIMIT = 0.9
 
 @dataclass(frozen=True)
 class SourcePair:
-    """Two sources as latents [D, T], float32, and a name for people."""
+    """Two sources as latents [D, T] or as codes [codebooks, T], and a name for people."""
 
     name: str
     input: Tensor
@@ -48,26 +48,31 @@ def pairs_from_shards(dataset: Dataset, checkpoint: Checkpoint, split: str, coun
     """Take the first `count` pairs of a split, or all that there are. Raises `DatasetError` for another codec."""
     dataset.require_codec(checkpoint.record.codec, "the checkpoint")
     batches = islice(dataset.loader(split, 1, mode="evaluate"), count)
-    return (SourcePair(batch.keys[0], batch.input[0].float(), batch.target[0].float()) for batch in batches)
+    return (SourcePair(batch.keys[0], batch.input[0], batch.target[0]) for batch in batches)
 
 
-def pair_from_audio(codec: Codec, input_file: Path, target_file: Path) -> SourcePair:
-    """Encode two audio files, cut to the shorter one. Raises `AudioError` where one can't be decoded."""
+def pair_from_audio(codec: Codec, input_file: Path, target_file: Path, *, quantized: bool = False) -> SourcePair:
+    """Encode two audio files, cut to the shorter one, for a model of latents or of `quantized` ones.
+
+    Raises `AudioError` where one can't be decoded.
+    """
     recordings = [read(path).mono(codec.spec.sample_rate) for path in (input_file, target_file)]
     length = min(map(len, recordings)) // codec.spec.hop * codec.spec.hop
     if length == 0:
         raise CascadenceError(f"{input_file}, {target_file}: one of them is empty; give recordings with sound")
     latents = [codec.encode(torch.from_numpy(samples[:length])[None, None])[0] for samples in recordings]
-    return SourcePair(f"{input_file.stem}+{target_file.stem}", latents[0], latents[1])
+    stored = [codec.quantize(one[None])[0] if quantized else one for one in latents]
+    return SourcePair(f"{input_file.stem}+{target_file.stem}", stored[0], stored[1])
 
 
 @torch.no_grad()
 def generate(model: Cascade, codec: Codec, pair: SourcePair) -> Piece:
     """Make one piece: the model's output, decoded, brought to the sources' level (at most 3x) and soft-limited."""
-    output = model(pair.input[None], pair.target[None])
+    source, goal = codec.latents(pair.input[None]), codec.latents(pair.target[None])
+    output = model(source, goal)
     decoded = {
-        name: codec.decode(latents[None] if latents.ndim == 2 else latents)[0, 0].numpy()
-        for name, latents in (("input", pair.input), ("target", pair.target), ("output", output.latents))
+        name: codec.decode(latents)[0, 0].numpy()
+        for name, latents in (("input", source), ("target", goal), ("output", output.latents))
     }
     if not np.isfinite(decoded["output"]).all():
         raise CascadenceError(f"{pair.name}: the output is not finite; use an earlier checkpoint")

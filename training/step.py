@@ -56,8 +56,8 @@ class Step:
         return describe(output, report)
 
     def _forward(self, model: nn.Module, batch: Batch, start: int, stop: int) -> tuple[CascadeOutput, LossReport]:
-        source = batch.input.to(self._device, non_blocking=True).float()
-        goal = batch.target.to(self._device, non_blocking=True).float()
+        source = self._codec.latents(batch.input.to(self._device, non_blocking=True))
+        goal = self._codec.latents(batch.target.to(self._device, non_blocking=True))
         output: CascadeOutput = model(source, goal)
         crops = self._decode(output.latents, source, goal, start, stop) if self._config.losses.needs_audio else None
         masks = None if output.agent is None else output.agent.losses

@@ -11,6 +11,7 @@ import typer
 from shards import console
 from shards.console import Json
 from shards.dataset import Dataset, Location, describe_codec, open_dataset
+from shards.index import INDEXED_MEMBERS
 from shards.schema import SIDES
 
 DatasetPath = Annotated[Path, typer.Argument(metavar="DATASET", help="The dataset's folder.")]
@@ -30,6 +31,7 @@ def info(dataset: DatasetPath, json: Json = False) -> None:
             ("pairs", summary["samples"]),
             ("audio", f"{summary['hours']:.3f} h, both sides {2 * summary['hours']:.3f} h"),
             ("window", f"{summary['seconds']:g} s, latents {summary['shape']} {summary['dtype']}"),
+            ("audio as FLAC", ", ".join(summary["audio"]) or "none"),
             ("size", f"{summary['bytes'] / 1e6:.1f} MB"),
             ("codec", summary["codec_description"]),
             ("pairing", ", ".join(f"{k} {v}" for k, v in summary["pairing"].items() if k != "pairs_sha256")),
@@ -95,7 +97,7 @@ def list_samples(
                 "split": name,
                 "shard": shards[row["shard"]].file,
                 "position": int(row["position"]),
-                "bytes": int(row["input_bytes"] + row["json_bytes"] + row["target_bytes"]),
+                "bytes": sum(int(row[f"{member}_bytes"]) for member in INDEXED_MEMBERS),
                 "input_rms": round(float(row["input_rms"]), 6),
                 "target_rms": round(float(row["target_rms"]), 6),
             }
@@ -140,7 +142,9 @@ def show(
     for side in SIDES:
         source = {k: v for k, v in record[side].items() if k != "envelope"}
         rows += [(f"{side}.{name}", value) for name, value in source.items()]
-        rows += [(f"{side}.latents.{name}", value) for name, value in content["arrays"][side].items()]
+        rows += [(f"{side}.{content['stored']}.{name}", value) for name, value in content["arrays"][side].items()]
+        if side in content["flac_bytes"]:
+            rows.append((f"{side}.flac.bytes", content["flac_bytes"][side]))
     console.facts("", rows + [(k, v) for k, v in record.items() if k not in SIDES])
 
 
@@ -151,11 +155,21 @@ def _content(dataset: Dataset, place: Location) -> dict[str, Any]:
         "shard": place.shard.file,
         "position": place.position,
         "record": sample.record.model_dump(mode="json"),
+        "stored": "codes" if dataset.codec.stage == "quantized" else "latents",
         "arrays": {side: _describe(getattr(sample, side)) for side in SIDES},
+        "flac_bytes": {side: len(flac) for side, flac in sample.audio.items()},
     }
 
 
 def _describe(array: np.ndarray[Any, Any]) -> dict[str, Any]:
+    if array.dtype.kind == "i":  # codes are names: a mean of them means nothing
+        return {
+            "dtype": str(array.dtype),
+            "shape": list(array.shape),
+            "min": int(array.min()),
+            "max": int(array.max()),
+            "distinct": [len(np.unique(row)) for row in array],
+        }
     values = array.astype(np.float64)
     return {
         "dtype": str(array.dtype),

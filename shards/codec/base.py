@@ -41,9 +41,38 @@ class Codec(ABC):
         crop alone. Raises `CodecError` unless 0 <= start < stop <= T.
         """
 
+    @property
+    def quantized_spec(self) -> CodecSpec:
+        """The spec of a dataset that stores codes of this codec. Raises `CodecError` where it has no quantizer."""
+        raise self._no_quantizer()
+
+    def quantize(self, latents: Tensor) -> Tensor:  # noqa: ARG002 - for the codecs that have a quantizer
+        """Quantize latents [B, D, T] into codes [B, codebooks, T], int16.
+
+        Raises `CodecError` for a codec without a quantizer, another shape, or values that are not finite.
+        """
+        raise self._no_quantizer()
+
+    def dequantize(self, codes: Tensor) -> Tensor:  # noqa: ARG002
+        """Look up the latents [B, D, T], float32, of codes [B, codebooks, T].
+
+        Raises `CodecError` for a codec without a quantizer or another shape.
+        """
+        raise self._no_quantizer()
+
+    def latents(self, stored: Tensor) -> Tensor:
+        """Latents [B, D, T], float32, from what a dataset stores: latents of any precision, or codes."""
+        return stored.float() if stored.is_floating_point() else self.dequantize(stored)
+
     @abstractmethod
     def to(self, device: torch.device | str) -> Self:
         """Move the codec's constants to `device` and return the codec itself."""
+
+    def _no_quantizer(self) -> CodecError:
+        return CodecError(
+            f"{self.spec.name}: this codec has no quantizer, so it makes no codes; choose --latents float16, or "
+            "--codec encodec"
+        )
 
     def check_audio(self, audio: Tensor) -> None:
         """Raise `CodecError` unless `audio` is [B, 1, n] with n > 0 and finite.

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from shards.codec.base import Codec
 from shards.codec.weights import Weights, fit_to, read_weights
-from shards.schema import CodecSpec
+from shards.errors import CodecError
+from shards.schema import CODEBOOK_SIZE, CodecSpec
 
 BANDWIDTH_KBPS = 6.0
 # The decoder's first convolution, of kernel 7, pads its left by reflection: it needs the first 7 frames even
@@ -90,6 +91,46 @@ class EncodecCodec(Codec):
             first = max(start - CONTEXT_FRAMES, 0)
             audio = cast(Tensor, self._decoder_tail(self._decoder_head(seen)[:, :, first:stop]))
             return audio[:, :, (start - first) * self.spec.hop :]
+
+    @property
+    def quantized_spec(self) -> CodecSpec:
+        """The spec of a dataset that stores codes of this codec."""
+        return self.spec.model_copy(update={"stage": "quantized"})
+
+    @torch.no_grad()
+    def quantize(self, latents: Tensor) -> Tensor:
+        """Quantize latents [B, 128, T] into codes [B, 8, T], int16 in [0, 1024): EnCodec at 6 kbit/s.
+
+        Each codebook codes what those before it left over. Raises `CodecError` for another shape or values that
+        are not finite.
+        """
+        self.check_crop(latents, 0, latents.shape[-1])
+        if not bool(torch.isfinite(latents).all()):
+            raise CodecError("encodec: latents hold values that are not finite; they have no codes")
+        with torch.autocast(latents.device.type, enabled=False):
+            codes: Tensor = self._model.quantizer.vq.encode(latents.float(), self.spec.codebooks)
+        return codes.transpose(0, 1).to(torch.int16)
+
+    @torch.no_grad()
+    def dequantize(self, codes: Tensor) -> Tensor:
+        """Look up the latents [B, 128, T], float32, of codes [B, 8, T] of any integer type.
+
+        Raises `CodecError` for another shape or type, and, where looking costs no waiting for a device, for codes
+        outside [0, 1024).
+        """
+        books = self.spec.codebooks
+        if codes.ndim != 3 or codes.shape[1] != books or codes.is_floating_point():
+            raise CodecError(
+                f"encodec: codes are {codes.dtype} {list(codes.shape)}; they must be integers [B, {books}, T]"
+            )
+        if (
+            codes.device.type == "cpu"
+            and codes.numel()
+            and not 0 <= int(codes.min()) <= int(codes.max()) < CODEBOOK_SIZE
+        ):
+            raise CodecError(f"encodec: codes lie outside [0, {CODEBOOK_SIZE}); verify the shards they come from")
+        with torch.autocast(codes.device.type, enabled=False):
+            return cast(Tensor, self._model.quantizer.decode(codes.transpose(0, 1).long()))
 
     def to(self, device: torch.device | str) -> Self:
         """Move the weights to `device` and return the codec itself."""
