@@ -14,7 +14,7 @@ from shards.errors import DatasetError, MisuseError
 from shards.files import sha256_file
 from shards.index import Index, load_index
 from shards.manifest import read_manifest
-from shards.schema import SIDES, CodecSpec, Manifest, SampleRecord, ShardEntry, SplitEntry
+from shards.schema import ArrayField, CodecSpec, Manifest, SampleRecord, ShardEntry, SplitEntry
 from shards.wire import decode_array
 from shards.writer import Sample
 
@@ -130,21 +130,47 @@ class Dataset:
 
     def read(self, place: Location) -> Sample:
         """Read one sample whole, every byte checked. Raises `DatasetError` where it is damaged."""
-        record = SampleRecord.parse(self.payload(place, "json"))
-        latents = {side: decode_array(self.payload(place, side)) for side in SIDES}
-        return Sample(record, latents["input"], latents["target"])
+        record = self.record(place)
+        arrays = {field.name: self._array(place, field) for field in self.manifest.fields}
+        return Sample(record, arrays["input"], arrays["target"])
+
+    def record(self, place: Location) -> SampleRecord:
+        """Read one sample's record. Raises `DatasetError` where it is damaged."""
+        payload = self.payload(place, "json")
+        try:
+            record = SampleRecord.parse(payload)
+        except DatasetError as error:
+            raise self._damaged(place, "json", str(error)) from None
+        if record.key != place.key:
+            raise self._damaged(place, "json", f"it belongs to the key {record.key!r}")
+        return record
 
     def payload(self, place: Location, member: Literal["input", "json", "target"]) -> bytes:
         """Read one member of a sample. Raises `DatasetError` where it is damaged."""
         row = self.index(place.split)[place.number]
         offset, size = int(row[f"{member}_offset"]), int(row[f"{member}_bytes"])
         file = self.path / place.shard.file
+        if offset + size > file.stat().st_size:  # before a buffer of that size is made
+            raise self._damaged(place, member, "the shard ends before it does")
         with file.open("rb") as shard:
             shard.seek(offset)
             payload = shard.read(size)
         if zlib.crc32(payload) != row[f"{member}_crc32"]:
-            raise damaged(file, place.key, member, offset, "its crc32 is not the index's")
+            raise self._damaged(place, member, "its crc32 is not the index's")
         return payload
+
+    def _array(self, place: Location, field: ArrayField) -> NDArray[Any]:
+        try:
+            array = decode_array(self.payload(place, field.name))
+        except ValueError as error:
+            raise self._damaged(place, field.name, str(error)) from None
+        if (array.dtype, array.shape) != (np.dtype(field.dtype), field.shape):
+            raise self._damaged(place, field.name, f"it is no {field.dtype} {list(field.shape)}")
+        return array
+
+    def _damaged(self, place: Location, member: str, what: str) -> DatasetError:
+        offset = int(self.index(place.split)[place.number][f"{member}_offset"])
+        return damaged(self.path / place.shard.file, place.key, member, offset, what)
 
     def _locate_number(self, name: str) -> list[Location]:
         place, mark, digits = name.rpartition("#" if "#" in name else ":")
@@ -213,7 +239,9 @@ def open_dataset(path: Path | str) -> Dataset:
             check_size(folder, shard)
         index = folder / "index" / f"{split}.npy"
         if not index.is_file() or sha256_file(index) != entry.index_sha256:
-            raise DatasetError(f"{index}: the index is missing or changed; encode the dataset again")
+            raise DatasetError(
+                f"{index}: the index is missing or changed; `python -m shards index {folder} --rebuild` makes it anew"
+            )
     return Dataset(folder, manifest)
 
 
