@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from shards.dataset import Dataset, check_size
-from shards.errors import DatasetError
+from shards.errors import DatasetError, printable
 from shards.files import sha256_file
 from shards.index import Index, load_index
 from shards.manifest import codec_fingerprint, read_manifest
@@ -49,7 +49,7 @@ class Problem:
     def __str__(self) -> str:
         """Say it in one line."""
         where = f"{self.file}: sample {self.key}" if self.key else self.file
-        return f"{where}: {self.what}; {self.mend}"
+        return printable(f"{where}: {self.what}; {self.mend}")
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from shards.files import sha256_file
 from shards.index import Index, load_index
 from shards.manifest import read_manifest
 from shards.schema import ArrayField, CodecSpec, Manifest, SampleRecord, ShardEntry, SplitEntry
-from shards.wire import decode_array
+from shards.wire import decode_array, size_limit
 from shards.writer import Sample
 
 if TYPE_CHECKING:
@@ -66,9 +66,17 @@ class Dataset:
     def index(self, split: str) -> Index:
         """Memory-map a split's index, one row a sample in shard order."""
         if split not in self._indexes:
-            self.split(split)
-            self._indexes[split] = load_index(self.index_path(split))
+            self._indexes[split] = self._load_index(self.split(split), self.index_path(split))
         return self._indexes[split]
+
+    def _load_index(self, entry: SplitEntry, path: Path) -> Index:
+        index = load_index(path)
+        if len(index) != entry.samples or int(index["shard"].max(initial=0)) >= max(len(entry.shards), 1):
+            raise DatasetError(
+                f"{path}: its rows are not those of the manifest's shards; "
+                f"`python -m shards index {self.path} --rebuild` makes it anew"
+            )
+        return index
 
     def index_path(self, split: str) -> Path:
         """Return the index file of a split."""
@@ -150,8 +158,8 @@ class Dataset:
         row = self.index(place.split)[place.number]
         offset, size = int(row[f"{member}_offset"]), int(row[f"{member}_bytes"])
         file = self.path / place.shard.file
-        if offset + size > file.stat().st_size:  # before a buffer of that size is made
-            raise self._damaged(place, member, "the shard ends before it does")
+        if offset + size > file.stat().st_size or size > size_limit(member):  # before a buffer of that size is made
+            raise self._damaged(place, member, f"the index claims {size} bytes")
         with file.open("rb") as shard:
             shard.seek(offset)
             payload = shard.read(size)

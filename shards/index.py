@@ -81,6 +81,12 @@ def save_index(path: Path, index: Index) -> bytes:
     return buffer.getvalue()
 
 
+def _keys_are_ascii(index: Index, rows: int = 65536) -> bool:
+    """Look at every key, `rows` at a time, so that no copy of all of them is made."""
+    parts = (np.ascontiguousarray(index["key"][first : first + rows]) for first in range(0, len(index), rows))
+    return all(int(part.view(np.uint8).max(initial=0)) < 128 for part in parts)
+
+
 def load_index(path: Path) -> Index:
     """Memory-map an index. Raises `DatasetError` where it is missing or of another layout."""
     try:
@@ -89,6 +95,6 @@ def load_index(path: Path) -> Index:
         raise DatasetError(f"{path}: the index is missing; encode the dataset again") from None
     except (ValueError, OSError, EOFError) as error:
         raise DatasetError(f"{path}: the index can't be read ({error}); encode the dataset again") from None
-    if index.dtype != INDEX_DTYPE:
+    if index.dtype != INDEX_DTYPE or index.ndim != 1 or not _keys_are_ascii(index):
         raise DatasetError(f"{path}: the index has another layout; encode the dataset again")
     return np.asarray(index) if index.size == 0 else index

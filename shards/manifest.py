@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pydantic
 
-from shards.errors import DatasetError
+from shards.errors import CascadenceError, DatasetError, printable
 from shards.files import canonical_json, read_json, sha256_bytes, write_json
-from shards.schema import FORMAT_NAME, SCHEMA_VERSION, CodecSpec, Manifest
+from shards.schema import FORMAT_NAME, SCHEMA_VERSION, SIDES, CodecSpec, Manifest
 
 MANIFEST = "dataset.json"
+
+_SPLIT_NAME = re.compile(r"(?!\.)[^/\\\s\x00-\x1f]+")
+_FILE_NAME = re.compile(r"((?!\.)[^/\\\x00-\x1f]+/)*(?!\.)[^/\\\x00-\x1f]+")
 
 
 def codec_fingerprint(codec: CodecSpec) -> str:
@@ -52,7 +56,10 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST
     if not path.is_file():
         raise DatasetError(_missing(folder))
-    content = read_json(path)
+    try:
+        content = read_json(path)
+    except CascadenceError as error:
+        raise DatasetError(str(error)) from None
     if not isinstance(content, dict) or content.get("format") != FORMAT_NAME:
         raise DatasetError(f"{path}: this is no manifest of {FORMAT_NAME}")
     version = str(content.get("schema_version", ""))
@@ -64,11 +71,35 @@ def read_manifest(folder: Path) -> Manifest:
         manifest = Manifest.model_validate(content)
     except pydantic.ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
+        where = printable(".".join(map(str, first["loc"])))
         raise DatasetError(f"{path}: {where}: {first['msg']}; restore the file from a copy") from None
-    if manifest.fingerprint != fingerprint(content):
+    try:
+        own = fingerprint(content)
+    except (ValueError, RecursionError) as error:  # NaN, infinity, nesting past Python's limit
+        raise DatasetError(f"{path}: {error}; restore the file from a copy") from None
+    if manifest.fingerprint != own:
         raise DatasetError(f"{path}: the content does not match its fingerprint; restore the file from a copy")
+    if wrong := _wrong_with(manifest):
+        raise DatasetError(f"{path}: {printable(wrong)}; restore the file from a copy")
     return manifest
+
+
+def _wrong_with(manifest: Manifest) -> str | None:
+    """Say what makes no sense though its type is right; file names must lie inside the dataset."""
+    if sorted(field.name for field in manifest.fields) != sorted(SIDES):
+        return f"its fields are not {' and '.join(SIDES)}"
+    codec = manifest.codec
+    if min(codec.sample_rate, codec.hop, codec.dim, *(n for field in manifest.fields for n in field.shape)) < 1:
+        return "the codec or the fields have no positive size"
+    for split, entry in manifest.splits.items():
+        if not _SPLIT_NAME.fullmatch(split):
+            return f"{split!r} is no name of a split"
+        for shard in entry.shards:
+            if not _FILE_NAME.fullmatch(shard.file) or shard.samples < 1 or shard.bytes < 1:
+                return f"{shard.file!r} is no shard inside the dataset"
+        if entry.samples != sum(shard.samples for shard in entry.shards):
+            return f"the shards of {split} do not hold its {entry.samples} samples"
+    return None
 
 
 def _missing(folder: Path) -> str:
