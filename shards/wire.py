@@ -34,6 +34,8 @@ RECORD_LIMIT = 2**20
 ARRAY_LIMIT = 2**30
 """A record or an array of more bytes is refused before it is read: a hole in a file costs whoever made it nothing."""
 
+MOST_DIMENSIONS = 8
+
 _MEMBER_NAME = re.compile(r"([0-9a-f]{32})\.(input\.npy|json|target\.npy)")
 _ARRAY_HEADER = re.compile(
     rb"\x93NUMPY\x01\x00..\{'descr': '(<[fiu][248])', 'fortran_order': False, 'shape': \(([\d, ]*)\), \} *\n",
@@ -109,6 +111,8 @@ def array_layout(head: bytes | memoryview, size: int) -> ArrayLayout:
         raise ValueError("its header is not in the plain .npy form of the format")
     dtype = np.dtype(matched[1].decode())
     shape = tuple(int(length) for length in matched[2].split(b",") if length.strip())
+    if len(shape) > MOST_DIMENSIONS or math.prod(max(length, 1) for length in shape) > ARRAY_LIMIT:
+        raise ValueError("its shape is none that an array of the format has")
     asked = matched.end() + dtype.itemsize * math.prod(shape)
     if asked != size:
         raise ValueError(f"it has {size} bytes, its header asks for {asked}")
