@@ -15,7 +15,9 @@ from shards.dataset import Dataset, check_size
 from shards.errors import DatasetError, printable
 from shards.files import sha256_file
 from shards.index import Index, load_index
+from shards.latents import all_finite
 from shards.manifest import codec_fingerprint, read_manifest
+from shards.parallel import in_order
 from shards.schema import SIDES, Manifest, SampleRecord, ShardEntry
 from shards.wire import (
     HEAD_BYTES,
@@ -86,9 +88,9 @@ def verify(path: Path, level: Level, on_shard: Callable[[], None] = lambda: None
     count = 0
     for split, entry in dataset.splits.items():
         index = _index(dataset, split, problems)
-        for number, shard in enumerate(entry.shards):
-            found: list[_Found] = []
-            problems += _verify_shard(dataset, shard, level, found)
+        examined = in_order(lambda shard: _examine(dataset, shard, level), entry.shards)
+        for number, (shard, found, own) in enumerate(examined):
+            problems += own
             if index is not None:
                 problems += _against_index(shard, found, index[index["shard"] == number])
             problems += _repeated(shard.file, split, found, seen)
@@ -126,6 +128,12 @@ def _index(dataset: Dataset, split: str, problems: list[Problem]) -> Index | Non
     if sha256_file(file) != dataset.splits[split].index_sha256:
         problems.append(Problem(name, "its sha256 is not the manifest's", ENCODE_AGAIN))
     return index
+
+
+def _examine(dataset: Dataset, shard: ShardEntry, level: Level) -> tuple[ShardEntry, list[_Found], list[Problem]]:
+    """Look at one shard for itself; several are looked at at a time."""
+    found: list[_Found] = []
+    return shard, found, list(_verify_shard(dataset, shard, level, found))
 
 
 def _verify_shard(dataset: Dataset, shard: ShardEntry, level: Level, found: list[_Found]) -> Iterator[Problem]:
@@ -184,12 +192,17 @@ def _check_sample(
         what = _wrong_with_array(content, places[f"{side}.npy"], side, level, manifest)
         if what:
             yield Problem(name, f"{side}.npy {what}", RESTORE, key)
-    crc32 = {} if level == "structure" else {m.suffix: zlib.crc32(_read(content, m)) for m in members}
+    crc32 = {} if level == "structure" else {m.suffix: _crc32(content, m) for m in members}
     found.append(_Found(record, places, crc32))
 
 
 def _read(content: mmap.mmap, member: Member) -> bytes:
     return content[member.offset : member.offset + member.size]
+
+
+def _crc32(content: mmap.mmap, member: Member) -> int:
+    with memoryview(content) as shard, shard[member.offset : member.offset + member.size] as payload:
+        return zlib.crc32(payload)
 
 
 def _wrong_with_array(
@@ -204,9 +217,10 @@ def _wrong_with_array(
         field = next(field for field in manifest.fields if field.name == side)
         if not head.startswith(array_header(np.dtype(field.dtype), field.shape)):
             return f"is {layout.dtype} {list(layout.shape)}, not {field.dtype} {list(field.shape)}"
-    if level != "structure" and not np.isfinite(decode_array(_read(content, member))).all():
-        return "holds values that are not finite"
-    return None
+    if level == "structure":
+        return None
+    with memoryview(content) as shard, shard[member.offset : member.offset + member.size] as payload:
+        return None if all_finite(decode_array(payload)) else "holds values that are not finite"
 
 
 def _against_index(shard: ShardEntry, found: list[_Found], rows: Index) -> Iterator[Problem]:
