@@ -167,6 +167,7 @@ def test_index_rebuild_renews_manifest_and_fingerprint_where_the_index_is_anothe
     content["splits"]["val"]["index_sha256"] = "0" * 64
     content["fingerprint"] = fingerprint(content)
     (copy / "dataset.json").write_text(json.dumps(content))
+    (copy / "README.md").write_text("of another fingerprint")
     assert "its sha256 is not the manifest's" in run_shards("index", copy).err
     document = run_shards("index", copy, "--rebuild", "--json").json
     assert document == {"written": ["README.md", "dataset.json"], "fingerprint": right, "fingerprint_changed": True}
