@@ -18,6 +18,7 @@ from shards.findings import ENCODE_AGAIN, LEVELS, PAIR_AGAIN, RESTORE, Level, Pr
 from shards.index import Index, column, load_index
 from shards.latents import add_sums
 from shards.manifest import read_manifest
+from shards.parallel import in_order
 from shards.schema import SIDES, ChannelSums, Manifest, Receipt, ShardEntry
 from shards.wire import map_shard, samples, walk
 
@@ -56,14 +57,15 @@ def verify(path: Path, level: Level, on_shard: Callable[[], None] = lambda: None
     seen, total, count = _Seen({}, {}), _Total(dataset.codec.stage == "quantized"), 0
     for split, entry in dataset.splits.items():
         index = _index(dataset, split, level, problems)
-        for number, shard in enumerate(entry.shards):
-            if not reaches(level, "structure"):
+        if not reaches(level, "structure"):
+            for shard in entry.shards:
                 problems += _check_size(dataset, shard)
                 count += shard.samples
                 on_shard()
-                continue
-            found: list[Found] = []
-            problems += _verify_shard(dataset, shard, level, found)
+            continue
+        examined = in_order(lambda shard: _examine(dataset, shard, level), entry.shards)
+        for number, (shard, found, own) in enumerate(examined):
+            problems += own
             if index is not None:
                 problems += _against_index(shard, found, index[index["shard"] == number])
             if shard.file in receipts:
@@ -132,6 +134,12 @@ def _index(dataset: Dataset, split: str, level: Level, problems: list[Problem]) 
     if sha256_file(file) != dataset.splits[split].index_sha256:
         problems.append(Problem(name, "its sha256 is not the manifest's", ENCODE_AGAIN))
     return index
+
+
+def _examine(dataset: Dataset, shard: ShardEntry, level: Level) -> tuple[ShardEntry, list[Found], list[Problem]]:
+    """Look at one shard for itself; several are looked at at a time."""
+    found: list[Found] = []
+    return shard, found, list(_verify_shard(dataset, shard, level, found))
 
 
 def _check_size(dataset: Dataset, shard: ShardEntry) -> Iterator[Problem]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from shards.errors import DatasetError
 from shards.findings import ENCODE_AGAIN, RESTORE, Level, Problem, reaches
-from shards.latents import channel_sums
+from shards.latents import all_finite, channel_sums
 from shards.manifest import codec_fingerprint
 from shards.schema import CODEBOOK_SIZE, ENVELOPE_SEGMENTS, SIDES, ChannelSums, Manifest, SampleRecord, Side
 from shards.wire import HEAD_BYTES, Member, array_header, array_layout, decode_array, held_audio, is_whole, layout
@@ -87,7 +87,7 @@ def check_sample(
             yield Problem(name, f"{suffix} {what}", RESTORE, key)
     if reaches(level, "full") and sample_key(record.input, record.target, record.codec_fingerprint) != key:
         yield Problem(name, "its key is not the hash of its sources, starts and codec", ENCODE_AGAIN, key)
-    crc32 = {m.suffix: zlib.crc32(_read(content, m)) for m in members} if reaches(level, "crc") else {}
+    crc32 = {m.suffix: _crc32(content, m) for m in members} if reaches(level, "crc") else {}
     found.append(Found(record, places, crc32, sums))
 
 
@@ -97,6 +97,11 @@ def _audio(first: Found | None, members: tuple[Member, ...]) -> tuple[str, ...]:
 
 def _read(content: mmap.mmap, member: Member) -> bytes:
     return content[member.offset : member.offset + member.size]
+
+
+def _crc32(content: mmap.mmap, member: Member) -> int:
+    with memoryview(content) as shard, shard[member.offset : member.offset + member.size] as payload:
+        return zlib.crc32(payload)
 
 
 def _wrong_with_array(
@@ -113,12 +118,16 @@ def _wrong_with_array(
             return f"is {stored.dtype} {list(stored.shape)}, not {field.dtype} {list(field.shape)}"
     if not reaches(level, "crc"):
         return None
-    values = decode_array(_read(content, member))
+    with memoryview(content) as shard, shard[member.offset : member.offset + member.size] as payload:
+        return _wrong_with_values(decode_array(payload))
+
+
+def _wrong_with_values(values: NDArray[Any]) -> str | None:
     if values.dtype.kind != "f":
         if values.size and not 0 <= int(values.min()) <= int(values.max()) < CODEBOOK_SIZE:
             return f"holds codes outside [0, {CODEBOOK_SIZE})"
         return None
-    return None if np.isfinite(values).all() else "holds values that are not finite"
+    return None if all_finite(values) else "holds values that are not finite"
 
 
 def _wrong_with_side(record: SampleRecord, name: str, stored: NDArray[Any]) -> Iterator[str]:

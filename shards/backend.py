@@ -17,6 +17,8 @@ from shards.store import Store
 BackendName = Literal["direct", "webdataset"]
 OPEN_FILES = 128
 DOWNLOADS = 4
+MOST_BYTES = 2**63 - 2**31
+"""No offset lies beyond: the system counts in signed 64-bit numbers."""
 
 
 class BadPayload(Exception):
@@ -60,6 +62,8 @@ class DirectBackend:
 
     def read(self, place: Place, header: memoryview, values: memoryview) -> None:
         """Fill `header` and `values` with a payload."""
+        if place.offset > MOST_BYTES:
+            raise BadPayload(f"no file reaches to byte {place.offset}")
         got = os.preadv(self._file(place.shard).fileno(), [header, values], place.offset)
         if got != place.size or got != len(header) + len(values):
             raise BadPayload(f"it has {min(got, place.size)} bytes, not {len(header) + len(values)}")

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Table
 from rich.text import Text
 
-from shards.errors import CascadenceError, Interrupted
+from shards.errors import CascadenceError, Interrupted, printable
 
 # In a pipe or a log there is no width to fit into, and a cut key is no key.
 out = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
@@ -64,8 +64,8 @@ def _fail(message: str, exit_code: int, debug: bool) -> None:
 
 
 def escape(text: str) -> str:
-    """Keep brackets in file names and the like from being read as markup."""
-    return text.replace("[", r"\[")
+    """Keep brackets in file names and the like from being read as markup, and control characters from working."""
+    return printable(text).replace("[", r"\[")
 
 
 def print_json(content: Any) -> None:

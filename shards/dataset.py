@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zlib
 from functools import cached_property
 from pathlib import Path
@@ -16,9 +17,9 @@ from shards.errors import DatasetError, MisuseError
 from shards.files import sha256_bytes, sha256_file, write_bytes
 from shards.index import Index, load_index
 from shards.manifest import MANIFEST, read_manifest
-from shards.schema import SIDES, CodecSpec, Manifest, SampleRecord, ShardEntry, SideName, SplitEntry
+from shards.schema import ArrayField, CodecSpec, Manifest, SampleRecord, ShardEntry, SideName, SplitEntry
 from shards.store import DEFAULT_CACHE_BYTES, CachedStore, LocalStore, Store, connect, fetch_bytes, is_url
-from shards.wire import decode_array
+from shards.wire import decode_array, size_limit
 from shards.writer import Sample
 
 if TYPE_CHECKING:
@@ -77,9 +78,17 @@ class Dataset:
     def index(self, split: str) -> Index:
         """Memory-map a split's index, one row a sample in shard order."""
         if split not in self._indexes:
-            self.split(split)
-            self._indexes[split] = load_index(self.index_path(split))
+            self._indexes[split] = self._load_index(self.split(split), self.index_path(split))
         return self._indexes[split]
+
+    def _load_index(self, entry: SplitEntry, path: Path) -> Index:
+        index = load_index(path)
+        if len(index) != entry.samples or int(index["shard"].max(initial=0)) >= max(len(entry.shards), 1):
+            raise DatasetError(
+                f"{path}: its rows are not those of the manifest's shards; "
+                f"`python -m shards index {self.path} --rebuild` makes it anew"
+            )
+        return index
 
     def index_path(self, split: str) -> Path:
         """Return the index file of a split."""
@@ -149,10 +158,21 @@ class Dataset:
 
     def read(self, place: Location) -> Sample:
         """Read one sample whole, every byte checked. Raises `DatasetError` where it is damaged."""
-        record = SampleRecord.parse(self.payload(place, "json"))
-        latents = {side: decode_array(self.payload(place, side)) for side in SIDES}
+        record = self.record(place)
+        arrays = {field.name: self._array(place, field) for field in self.manifest.fields}
         audio = {side: self.payload(place, FLAC_MEMBER[side]) for side in self.manifest.audio}
-        return Sample(record, latents["input"], latents["target"], audio)
+        return Sample(record, arrays["input"], arrays["target"], audio)
+
+    def record(self, place: Location) -> SampleRecord:
+        """Read one sample's record. Raises `DatasetError` where it is damaged."""
+        payload = self.payload(place, "json")
+        try:
+            record = SampleRecord.parse(payload)
+        except DatasetError as error:
+            raise self._damaged(place, "json", str(error)) from None
+        if record.key != place.key:
+            raise self._damaged(place, "json", f"it belongs to the key {record.key!r}")
+        return record
 
     def payload(self, place: Location, member: MemberName) -> bytes:
         """Read one member of a sample.
@@ -161,17 +181,33 @@ class Dataset:
         """
         row = self.index(place.split)[place.number]
         offset, size = int(row[f"{member}_offset"]), int(row[f"{member}_bytes"])
-        if not size:
+        if not size and member.endswith("flac"):
             raise MisuseError(
                 f"{self.path}: holds no {member.replace('_', '.')}; encode it again with "
                 "`python -m pipeline encode --audio both`"
             )
         with self.store.open(place.shard) as shard:
+            # Looked at before a buffer of that size is made.
+            if offset + size > os.fstat(shard.fileno()).st_size or size > size_limit(member):
+                raise self._damaged(place, member, f"the index claims {size} bytes")
             shard.seek(offset)
             payload = shard.read(size)
         if zlib.crc32(payload) != row[f"{member}_crc32"]:
-            raise damaged(self.path / place.shard.file, place.key, member, offset, "its crc32 is not the index's")
+            raise self._damaged(place, member, "its crc32 is not the index's")
         return payload
+
+    def _array(self, place: Location, field: ArrayField) -> NDArray[Any]:
+        try:
+            array = decode_array(self.payload(place, field.name))
+        except ValueError as error:
+            raise self._damaged(place, field.name, str(error)) from None
+        if (array.dtype, array.shape) != (np.dtype(field.dtype), field.shape):
+            raise self._damaged(place, field.name, f"it is no {field.dtype} {list(field.shape)}")
+        return array
+
+    def _damaged(self, place: Location, member: str, what: str) -> DatasetError:
+        offset = int(self.index(place.split)[place.number][f"{member}_offset"])
+        return damaged(self.path / place.shard.file, place.key, member, offset, what)
 
     def _locate_number(self, name: str) -> list[Location]:
         place, mark, digits = name.rpartition("#" if "#" in name else ":")
@@ -249,7 +285,9 @@ def open_dataset(
             check_size(folder, shard)
         index = folder / "index" / f"{split}.npy"
         if not index.is_file() or sha256_file(index) != entry.index_sha256:
-            raise DatasetError(f"{index}: the index is missing or changed; encode the dataset again")
+            raise DatasetError(
+                f"{index}: the index is missing or changed; `python -m shards index {folder} --rebuild` makes it anew"
+            )
     return Dataset(folder, manifest)
 
 

@@ -1,5 +1,14 @@
 """The errors that a person meets: one line that names the thing and the mend."""
 
+import re
+
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+    """Show what would end the line, steer a terminal or be no text as an escape: it may come from anybody's file."""
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+
 
 class CascadenceError(Exception):
     """A failure that a person can mend; the command-line tools print its text and exit with 1."""

@@ -118,5 +118,5 @@ def read_json(path: Path) -> object:
         return json.loads(path.read_bytes())
     except FileNotFoundError:
         raise CascadenceError(f"{path}: there is no such file") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # also numbers and nesting past Python's limits
         raise CascadenceError(f"{path}: not valid JSON ({error}); restore it from a copy") from None

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from shards.errors import printable
+
 Level = Literal["size", "structure", "crc", "sha256", "full"]
 LEVELS: tuple[Level, ...] = ("size", "structure", "crc", "sha256", "full")
 
@@ -27,7 +29,7 @@ class Problem:
     def __str__(self) -> str:
         """Say it in one line."""
         where = f"{self.file}: sample {self.key}" if self.key else self.file
-        return f"{where}: {self.what}; {self.mend}"
+        return printable(f"{where}: {self.what}; {self.mend}")
 
 
 def reaches(level: Level, wanted: Level) -> bool:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from shards.errors import DatasetError
 from shards.files import write_bytes
 from shards.schema import IndexRow, SampleRecord
-from shards.wire import Member, is_whole, map_shard, samples, walk
+from shards.wire import Member, array_header, is_whole, map_shard, samples, walk
 
 INDEXED_MEMBERS = ("input", "json", "target", "input_flac", "target_flac")
 """The members by the names of their columns: the suffix `input.npy` is `input`, `input.flac` is `input_flac`."""
@@ -89,14 +89,32 @@ def save_index(path: Path, index: Index) -> bytes:
     return buffer.getvalue()
 
 
+def _keys_are_ascii(index: Index, rows: int = 65536) -> bool:
+    """Look at every key, `rows` at a time, so that no copy of all of them is made."""
+    parts = (np.ascontiguousarray(index["key"][first : first + rows]) for first in range(0, len(index), rows))
+    return all(int(part.view(np.uint8).max(initial=0)) < 128 for part in parts)
+
+
 def load_index(path: Path) -> Index:
-    """Memory-map an index. Raises `DatasetError` where it is missing or of another layout."""
+    """Memory-map an index. Raises `DatasetError` where it is missing or of another layout.
+
+    Its header must be, byte for byte, what `save_index` writes: none is parsed, so nothing in one is evaluated.
+    """
     try:
-        index = np.load(path, mmap_mode="r", allow_pickle=False)
+        with path.open("rb") as file:
+            start = file.read(10)
+            values = 10 + int.from_bytes(start[8:], "little")
+            rows, rest = divmod(max(path.stat().st_size - values, 0), INDEX_DTYPE.itemsize)
+            sound = start + file.read(values - 10) == array_header(INDEX_DTYPE, (rows,)) and rest == 0
     except FileNotFoundError:
-        raise DatasetError(f"{path}: the index is missing; encode the dataset again") from None
-    except (ValueError, OSError, EOFError) as error:
-        raise DatasetError(f"{path}: the index can't be read ({error}); encode the dataset again") from None
-    if index.dtype != INDEX_DTYPE:
-        raise DatasetError(f"{path}: the index has another layout; encode the dataset again")
-    return np.asarray(index) if index.size == 0 else index
+        raise DatasetError(f"{path}: the index is missing; make it with `python -m shards index --rebuild`") from None
+    except OSError as error:
+        raise DatasetError(f"{path}: the index can't be read ({error.strerror}); check the disk") from None
+    if sound:
+        empty: Index = np.zeros(0, INDEX_DTYPE)
+        index = np.memmap(path, INDEX_DTYPE, "r", values, (rows,)) if rows else empty
+    if not sound or not _keys_are_ascii(index):
+        raise DatasetError(
+            f"{path}: the index has another layout; make it anew with `python -m shards index --rebuild`"
+        )
+    return index

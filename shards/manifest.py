@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pydantic
 
-from shards.errors import DatasetError
+from shards.errors import CascadenceError, DatasetError, printable
 from shards.files import canonical_json, read_json, sha256_bytes, write_bytes, write_json
-from shards.schema import FORMAT_NAME, SCHEMA_VERSION, CodecSpec, Manifest, Receipt
+from shards.schema import FORMAT_NAME, SCHEMA_VERSION, SIDES, CodecSpec, Manifest, Receipt
 from shards.wire import layout
 
 MANIFEST = "dataset.json"
 STATISTICS = "stats.json"
 CARD = "README.md"
 REJECTS = "rejects.jsonl"
+
+_SPLIT_NAME = re.compile(r"(?!\.)[^/\\\s\x00-\x1f]+")
+_FILE_NAME = re.compile(r"((?!\.)[^/\\\x00-\x1f]+/)*(?!\.)[^/\\\x00-\x1f]+")
 
 
 def codec_fingerprint(codec: CodecSpec) -> str:
@@ -56,7 +60,10 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST
     if not path.is_file():
         raise DatasetError(_missing(folder))
-    content = read_json(path)
+    try:
+        content = read_json(path)
+    except CascadenceError as error:
+        raise DatasetError(str(error)) from None
     if not isinstance(content, dict) or content.get("format") != FORMAT_NAME:
         raise DatasetError(f"{path}: this is no manifest of {FORMAT_NAME}")
     version = str(content.get("schema_version", ""))
@@ -69,10 +76,16 @@ def read_manifest(folder: Path) -> Manifest:
         manifest = Manifest.model_validate(content)
     except pydantic.ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
+        where = printable(".".join(map(str, first["loc"])))
         raise DatasetError(f"{path}: {where}: {first['msg']}; restore the file from a copy") from None
-    if manifest.fingerprint != fingerprint(content):
+    try:
+        own = fingerprint(content)
+    except (ValueError, RecursionError) as error:  # NaN, infinity, nesting past Python's limit
+        raise DatasetError(f"{path}: {error}; restore the file from a copy") from None
+    if manifest.fingerprint != own:
         raise DatasetError(f"{path}: the content does not match its fingerprint; restore the file from a copy")
+    if wrong := _wrong_with(manifest):
+        raise DatasetError(f"{path}: {printable(wrong)}; restore the file from a copy")
     return manifest
 
 
@@ -86,6 +99,24 @@ def write_receipt(folder: Path, receipt: Receipt) -> None:
     path, content = folder / receipt_file(receipt.shard), canonical_json(receipt.model_dump())
     if not path.is_file() or path.read_bytes() != content:
         write_bytes(path, content)
+
+
+def _wrong_with(manifest: Manifest) -> str | None:
+    """Say what makes no sense though its type is right; file names must lie inside the dataset."""
+    if sorted(field.name for field in manifest.fields) != sorted(SIDES):
+        return f"its fields are not {' and '.join(SIDES)}"
+    codec = manifest.codec
+    if min(codec.sample_rate, codec.hop, codec.dim, *(n for field in manifest.fields for n in field.shape)) < 1:
+        return "the codec or the fields have no positive size"
+    for split, entry in manifest.splits.items():
+        if not _SPLIT_NAME.fullmatch(split):
+            return f"{split!r} is no name of a split"
+        for shard in entry.shards:
+            if not _FILE_NAME.fullmatch(shard.file) or shard.samples < 1 or shard.bytes < 1:
+                return f"{shard.file!r} is no shard inside the dataset"
+        if entry.samples != sum(shard.samples for shard in entry.shards):
+            return f"the shards of {split} do not hold its {entry.samples} samples"
+    return None
 
 
 def _missing(folder: Path) -> str:

@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from shards.errors import DatasetError
+from shards.errors import DatasetError, printable
 
 FORMAT_NAME = "cascadence-latents"
 SCHEMA_VERSION = "2.0.0"
@@ -19,6 +19,8 @@ ENVELOPE_SEGMENTS = 250
 CODEBOOK_BITS = 10
 CODEBOOK_SIZE = 1 << CODEBOOK_BITS
 """Entries of each of the quantizer's codebooks: a code lies in [0, 1024)."""
+LOUDEST = 1e9
+"""No audio is this loud; the index stores levels as float32."""
 
 
 class Record(BaseModel):
@@ -70,14 +72,16 @@ class ArrayField(Record):
 class Side(Record):
     """Where one side of a pair was cut from, and how it sounds."""
 
+    model_config = ConfigDict(allow_inf_nan=False)
+
     path: str = Field(description="relative to the folder that the pairs name as their root")
     sha256: str = Field(description="of the whole source file")
     sample_rate: int = Field(description="of the source file, before resampling")
     channels: int
     start: int = Field(description="first sample of the window, at the codec's sample rate")
     valid_frames: int = Field(description="latent frames that hold audio of the source")
-    rms: float
-    peak: float
+    rms: float = Field(ge=0, lt=LOUDEST)
+    peak: float = Field(ge=0, lt=LOUDEST)
     envelope: tuple[float, ...] = Field(description="peak of |audio| in each of 250 equal segments")
     cast_snr_db: float = Field(description="signal to noise ratio of the latents that the stored array stands for")
 
@@ -102,7 +106,7 @@ class SampleRecord(Record):
             return cls.model_validate_json(payload)
         except ValidationError as error:
             first = error.errors()[0]
-            where = ".".join(map(str, first["loc"]))
+            where = printable(".".join(map(str, first["loc"])))
             raise DatasetError(f"no sample record ({where + ': ' if where else ''}{first['msg']})") from None
 
 

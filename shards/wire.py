@@ -33,6 +33,12 @@ MEMBERS = ("input.flac", "input.npy", "json", "target.flac", "target.npy")
 HEAD_BYTES = 256
 """More than the header of any `.npy` payload of the format."""
 
+RECORD_LIMIT = 2**20
+ARRAY_LIMIT = 2**30
+"""A record or an array of more bytes is refused before it is read: a hole in a file costs whoever made it nothing."""
+
+MOST_DIMENSIONS = 8
+
 _MEMBER_NAME = re.compile(r"([0-9a-f]{32})\.((?:input|target)\.(?:npy|flac)|json)")
 _ARRAY_HEADER = re.compile(
     rb"\x93NUMPY\x01\x00..\{'descr': '(<[fiu][248])', 'fortran_order': False, 'shape': \(([\d, ]*)\), \} *\n",
@@ -56,6 +62,11 @@ def member_header(name: str, size: int) -> bytes:
     info.mode = MEMBER_MODE
     info.mtime = 0  # an int: a float would add a PAX header to every member
     return info.tobuf(tarfile.USTAR_FORMAT)
+
+
+def size_limit(member: str) -> int:
+    """Bytes that a member, named by its suffix, may have at most."""
+    return RECORD_LIMIT if member == "json" else ARRAY_LIMIT
 
 
 def padding(size: int) -> bytes:
@@ -103,6 +114,8 @@ def array_layout(head: bytes | memoryview, size: int) -> ArrayLayout:
         raise ValueError("its header is not in the plain .npy form of the format")
     dtype = np.dtype(matched[1].decode())
     shape = tuple(int(length) for length in matched[2].split(b",") if length.strip())
+    if len(shape) > MOST_DIMENSIONS or math.prod(max(length, 1) for length in shape) > ARRAY_LIMIT:
+        raise ValueError("its shape is none that an array of the format has")
     asked = matched.end() + dtype.itemsize * math.prod(shape)
     if asked != size:
         raise ValueError(f"it has {size} bytes, its header asks for {asked}")
@@ -201,6 +214,8 @@ def _member(block: bytes, offset: int) -> Member:
     matched = _MEMBER_NAME.fullmatch(info.name)
     if matched is None:
         raise DatasetError(f"unexpected member {info.name!r} at byte {offset}")
+    if info.size > size_limit(matched[2]):
+        raise DatasetError(f"member {info.name} at byte {offset} claims {info.size} bytes, more than any has")
     if canonical != block:
         raise DatasetError(f"tar header of {info.name} at byte {offset} is not in the plain form of the format")
     return Member(matched[1], matched[2], offset + BLOCK, info.size)

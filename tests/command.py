@@ -9,8 +9,12 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+import typer
+
 from shards.cli.app import app
 from shards.console import run
+
+COMMAND: Any = typer.main.get_command(app)  # made once: making it takes longer than most verbs
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,7 @@ def run_shards(*arguments: object) -> Outcome:
     code: Any = None
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
-            run(app, "shards", [str(argument) for argument in arguments])
+            run(COMMAND, "shards", [str(argument) for argument in arguments])
         except SystemExit as exited:
             code = exited.code
     assert isinstance(code, int)

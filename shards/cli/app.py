@@ -1,20 +1,25 @@
-"""All verbs of `python -m shards`, gathered."""
+"""All verbs of `python -m shards`, gathered under the headings of `--help`."""
 
-from shards.cli import bench, inspect, listen, make, report, verify
+from shards.cli import bench, compare, index, inspect, listen, make, order, report, survey, verify
 from shards.console import make_app
 
-app = make_app("Look at datasets of latents, offline.")
-app.command("info")(inspect.info)
-app.command("list")(inspect.list_samples)
-app.command("show")(inspect.show)
-app.command("verify")(verify.verify_dataset)
-app.command("report")(report.report)
+LOOK, CHECK, MAKE, LISTEN = "Look", "Check", "Make new datasets", "Listen and take out"
 
-app.command("repack")(make.repack)
-app.command("merge")(make.merge)
-app.command("split")(make.split_dataset)
-app.command("subset")(make.subset)
-app.command("export")(listen.export_samples)
-app.command("listen")(listen.listen)
-app.command("plot")(listen.plot)
-app.command("bench")(bench.bench_dataset)
+app = make_app("Look at datasets of latents, offline.")
+app.command("info", rich_help_panel=LOOK)(inspect.info)
+app.command("list", rich_help_panel=LOOK)(inspect.list_samples)
+app.command("show", rich_help_panel=LOOK)(inspect.show)
+app.command("stats", rich_help_panel=LOOK)(survey.stats)
+app.command("order", rich_help_panel=LOOK)(order.order)
+app.command("verify", rich_help_panel=CHECK)(verify.verify_dataset)
+app.command("index", rich_help_panel=CHECK)(index.index)
+app.command("diff", rich_help_panel=CHECK)(compare.diff)
+app.command("bench", rich_help_panel=CHECK)(bench.bench_dataset)
+app.command("report", rich_help_panel=LOOK)(report.report)
+app.command("repack", rich_help_panel=MAKE)(make.repack)
+app.command("merge", rich_help_panel=MAKE)(make.merge)
+app.command("split", rich_help_panel=MAKE)(make.split_dataset)
+app.command("subset", rich_help_panel=MAKE)(make.subset)
+app.command("listen", rich_help_panel=LISTEN)(listen.listen)
+app.command("plot", rich_help_panel=LISTEN)(listen.plot)
+app.command("export", rich_help_panel=LISTEN)(listen.export_samples)

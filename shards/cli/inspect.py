@@ -11,6 +11,7 @@ import typer
 from shards import console
 from shards.console import Json
 from shards.dataset import Dataset, Location, describe_codec, open_dataset
+from shards.filters import EXAMPLE, apply_filter, parse_filter
 from shards.index import INDEXED_MEMBERS
 from shards.schema import SIDES
 
@@ -18,7 +19,7 @@ DatasetPath = Annotated[Path, typer.Argument(metavar="DATASET", help="The datase
 
 
 def info(dataset: DatasetPath, json: Json = False) -> None:
-    """Summarise a dataset: samples, hours, bytes, splits, codec, provenance."""
+    """Summarise a dataset: pairs, hours, size, codec, provenance."""
     summary = _summary(open_dataset(dataset))
     if json:
         console.print_json(summary)
@@ -78,31 +79,29 @@ def _summary(dataset: Dataset) -> dict[str, Any]:
 def list_samples(
     dataset: DatasetPath,
     split: Annotated[str | None, typer.Option(help="Only this split.")] = None,
+    where: Annotated[
+        str | None,
+        typer.Option(metavar="FILTER", help=f"Only samples that it holds for: '{EXAMPLE}', 'key=3f and position>=10'."),
+    ] = None,
     limit: Annotated[int, typer.Option(min=0, help="At most this many; 0 for all.")] = 20,
     json: Json = False,
 ) -> None:
-    """List the samples: key, place, level of both sides."""
+    """List samples: key, place, level; --where filters them.
+
+    FILTER compares columns of the index (input_rms, target_rms, rms for either side, position, shard, split, number,
+    bytes, the start of a key, ...) by < <= > >= = !=, joined with 'and'.
+    """
     opened = open_dataset(dataset)
-    splits = [split] if split else list(opened.splits)
+    comparisons = parse_filter(where) if where is not None else ()
     rows: list[dict[str, Any]] = []
     total = 0
-    for name in splits:
+    for name in [split] if split else list(opened.splits):
         shards = opened.split(name).shards
         index = opened.index(name)
-        total += len(index)
-        kept = index[: limit - len(rows)] if limit else index
-        rows += [
-            {
-                "key": row["key"].decode(),
-                "split": name,
-                "shard": shards[row["shard"]].file,
-                "position": int(row["position"]),
-                "bytes": sum(int(row[f"{member}_bytes"]) for member in INDEXED_MEMBERS),
-                "input_rms": round(float(row["input_rms"]), 6),
-                "target_rms": round(float(row["target_rms"]), 6),
-            }
-            for row in kept
-        ]
+        numbers = apply_filter(comparisons, name, shards, index)
+        total += len(numbers)
+        kept = numbers[: limit - len(rows)] if limit else numbers
+        rows += [_listed(name, shards[row["shard"]].file, row) for row in index[kept]]
     if json:
         console.print_json({"total": total, "samples": rows})
         return
@@ -124,12 +123,24 @@ def list_samples(
         console.out.print(f"{len(rows)} of {total}; --limit 0 shows all", style="dim")
 
 
+def _listed(split: str, shard: str, row: Any) -> dict[str, Any]:
+    return {
+        "key": row["key"].decode(),
+        "split": split,
+        "shard": shard,
+        "position": int(row["position"]),
+        "bytes": sum(int(row[f"{member}_bytes"]) for member in INDEXED_MEMBERS),
+        "input_rms": round(float(row["input_rms"]), 6),
+        "target_rms": round(float(row["target_rms"]), 6),
+    }
+
+
 def show(
     dataset: DatasetPath,
     sample: Annotated[str, typer.Argument(help="A key or its start, shard#position, split:number, or a number.")],
     json: Json = False,
 ) -> None:
-    """Show one sample: its record, and the type, shape and statistics of its arrays."""
+    """Show one sample: its record and its arrays' statistics."""
     opened = open_dataset(dataset)
     place = opened.locate(sample)
     content = _content(opened, place)

@@ -17,7 +17,7 @@ def verify_dataset(
     level: Annotated[audit.Level, typer.Option(help="How deep; each level includes those before it.")] = "sha256",
     json: Json = False,
 ) -> None:
-    """Verify a dataset, or one shard: exits with 1 when anything is wrong, and names all of it."""
+    """Find and name all that is wrong; exits with 1 if any is."""
     shards = 1 if dataset.is_file() else sum(len(e.shards) for e in read_manifest(dataset).splits.values())
     with console.progress("shards") as bar:
         task = bar.add_task("verifying", total=shards, note="")
