@@ -19,6 +19,7 @@ import webdataset
 from numpy.typing import NDArray
 from torch import Tensor
 
+from benchmarks.peers import open_peers
 from benchmarks.timing import compare, measure, report, wants_json
 from shards import Dataset, open_dataset
 from shards.latents import LatentsType, cast
@@ -46,6 +47,8 @@ def main() -> None:
             "loader, no crc": lambda: consume(read_loader(dataset, check_crc=False)),
             "loader, crc": lambda: consume(read_loader(dataset, check_crc=True)),
         }
+        for name, read in open_peers(list(read_raw(raw)), Path(temporary) / "peers", BATCH).items():
+            contenders[name] = lambda read=read: consume(read())  # type: ignore[misc]
         rows = compare(measure(contenders), BASELINE)
     pairs = SHARDS * SAMPLES_PER_SHARD
     megabytes = pairs * 2 * CODEC.dim * FRAMES * np.dtype(DTYPE).itemsize / 1e6

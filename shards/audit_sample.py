@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import mmap
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from shards.checksum import crc32
 from shards.errors import DatasetError
 from shards.findings import ENCODE_AGAIN, RESTORE, Level, Problem, reaches
 from shards.latents import all_finite, channel_sums
@@ -87,8 +87,8 @@ def check_sample(
             yield Problem(name, f"{suffix} {what}", RESTORE, key)
     if reaches(level, "full") and sample_key(record.input, record.target, record.codec_fingerprint) != key:
         yield Problem(name, "its key is not the hash of its sources, starts and codec", ENCODE_AGAIN, key)
-    crc32 = {m.suffix: _crc32(content, m) for m in members} if reaches(level, "crc") else {}
-    found.append(Found(record, places, crc32, sums))
+    checksums = {m.suffix: _crc32(content, m) for m in members} if reaches(level, "crc") else {}
+    found.append(Found(record, places, checksums, sums))
 
 
 def _audio(first: Found | None, members: tuple[Member, ...]) -> tuple[str, ...]:
@@ -101,7 +101,7 @@ def _read(content: mmap.mmap, member: Member) -> bytes:
 
 def _crc32(content: mmap.mmap, member: Member) -> int:
     with memoryview(content) as shard, shard[member.offset : member.offset + member.size] as payload:
-        return zlib.crc32(payload)
+        return crc32(payload)
 
 
 def _wrong_with_array(

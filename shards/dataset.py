@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import zlib
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from shards.backend import BackendName
 from shards.buffers import BufferPool
+from shards.checksum import crc32
 from shards.errors import DatasetError, MisuseError
 from shards.files import sha256_bytes, sha256_file, write_bytes
 from shards.index import Index, load_index
@@ -192,7 +192,7 @@ class Dataset:
                 raise self._damaged(place, member, f"the index claims {size} bytes")
             shard.seek(offset)
             payload = shard.read(size)
-        if zlib.crc32(payload) != row[f"{member}_crc32"]:
+        if crc32(payload) != row[f"{member}_crc32"]:
             raise self._damaged(place, member, "its crc32 is not the index's")
         return payload
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import mmap
-import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from shards.checksum import crc32
 from shards.errors import DatasetError
 from shards.files import write_bytes
 from shards.schema import IndexRow, SampleRecord
@@ -46,7 +46,7 @@ def make_row(members: Mapping[str, Member], payloads: Mapping[str, bytes], sampl
         name = column(suffix)
         places[f"{name}_offset"] = member.offset
         places[f"{name}_bytes"] = member.size
-        places[f"{name}_crc32"] = zlib.crc32(payloads[suffix])
+        places[f"{name}_crc32"] = crc32(payloads[suffix])
     return IndexRow(key=sample.key, input_rms=sample.input.rms, target_rms=sample.target.rms, **places)
 
 

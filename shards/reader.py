@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from zlib_ng import zlib_ng
 
 from shards.backend import Backend, BackendName, BadPayload, Place, make_backend
+from shards.checksum import crc32
 from shards.dataset import damaged
 from shards.errors import DatasetError, MisuseError
 from shards.order import EpochOrder, Indices, OrderPlan, evaluation_steps, rank_positions, train_steps
@@ -214,10 +214,12 @@ class _ArrayReader:
         length = len(values) // len(entries)
         # Columns as lists: a field of a structured row costs a microsecond each time it is asked for.
         columns = (entries["shard"], *(entries[f"{field.name}_{what}"] for what in ("offset", "bytes", "crc32")))
-        for row, (key, shard, offset, size, crc32) in enumerate(zip(keys, *(c.tolist() for c in columns), strict=True)):
+        for row, (key, shard, offset, size, expected) in enumerate(
+            zip(keys, *(c.tolist() for c in columns), strict=True)
+        ):
             place = Place(shard, key, field.name, offset, size)
             try:
-                self._read_row(place, crc32, field, values[row * length : (row + 1) * length])
+                self._read_row(place, expected, field, values[row * length : (row + 1) * length])
             except BadPayload as error:
                 problem = damaged(self._dataset.path / self._shards[shard].file, key, field.name, offset, str(error))
                 if self._options.on_bad == "raise":
@@ -232,13 +234,13 @@ class _ArrayReader:
             return torch.empty(shape, dtype=getattr(torch, dtype), pin_memory=True)
         return torch.from_numpy(self._dataset.buffers.take(shape, dtype))
 
-    def _read_row(self, place: Place, crc32: int, field: ArrayField, values: memoryview) -> None:
-        expected = array_header(np.dtype(field.dtype), field.shape)
-        header = memoryview(bytearray(len(expected)))
+    def _read_row(self, place: Place, expected: int, field: ArrayField, values: memoryview) -> None:
+        plain = array_header(np.dtype(field.dtype), field.shape)
+        header = memoryview(bytearray(len(plain)))
         self._backend.read(place, header, values)
-        if self._options.check_crc and zlib_ng.crc32(values, zlib_ng.crc32(header)) != crc32:
+        if self._options.check_crc and crc32(values, crc32(header)) != expected:
             raise BadPayload("its crc32 is not the index's")
-        if header != expected:
+        if header != plain:
             raise BadPayload(f"it is no {field.dtype} {list(field.shape)}")
 
     def _count(self, problem: DatasetError, bad: list[str]) -> None:

@@ -23,7 +23,7 @@ ONE_DOOR = {
     "fsspec": {"shards/store.py"},
     "filelock": {"shards/store.py"},
     "webdataset": {"shards/backend.py"},
-    "zlib_ng": {"shards/reader.py"},
+    "zlib_ng": {"shards/checksum.py"},
     "yaml": {"shards/settings.py", "training/checkpoint.py"},
     "jinja2": {"shards/report/render.py"},
     "matplotlib": {"shards/plots.py", "training/plots.py"},
