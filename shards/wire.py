@@ -38,6 +38,8 @@ ARRAY_LIMIT = 2**30
 """A record or an array of more bytes is refused before it is read: a hole in a file costs whoever made it nothing."""
 
 MOST_DIMENSIONS = 8
+KEY_LENGTH = 32
+_KEY = re.compile(rb"[0-9a-f]{32}")
 
 _MEMBER_NAME = re.compile(r"([0-9a-f]{32})\.((?:input|target)\.(?:npy|flac)|json)")
 _ARRAY_HEADER = re.compile(
@@ -190,7 +192,7 @@ def walk(shard: bytes | memoryview | mmap.mmap) -> Iterator[Member]:
             raise DatasetError(f"ends at byte {len(shard)} without the end marker: it was cut")
         if not any(block):
             break
-        member = _member(block, offset)
+        member = _plain_member(block, offset) or _member(block, offset)
         end = member.offset + member.size
         if end + len(padding(member.size)) > len(shard):
             raise DatasetError(
@@ -203,6 +205,32 @@ def walk(shard: bytes | memoryview | mmap.mmap) -> Iterator[Member]:
         offset = end + len(padding(member.size))
     if len(shard) - offset != len(END) or any(shard[offset:]):
         raise DatasetError(f"the end marker at byte {offset} is not two zero blocks at the end of the file")
+
+
+@lru_cache(maxsize=64)
+def _plain_header(suffix: str, size: int) -> tuple[bytes, int]:
+    """Make the header of a member whose key is all zero bytes, and the checksum that its other bytes add up to."""
+    header = member_header(f"{'0' * KEY_LENGTH}.{suffix}", size)
+    return header, int(header[148:154], 8) - KEY_LENGTH * ord("0")
+
+
+def _plain_member(block: bytes, offset: int) -> Member | None:
+    """Recognise a header that is what `member_header` writes; None for any other, which `_member` looks at closely.
+
+    Headers of one suffix and size differ in the key and the checksum alone: the rest is compared as it is.
+    """
+    key, suffix = block[:KEY_LENGTH], block[KEY_LENGTH + 1 : 100].rstrip(b"\0").decode("ascii", "replace")
+    digits = block[124:135]
+    if suffix not in MEMBERS or not digits.isdigit() or not _KEY.fullmatch(key):
+        return None
+    try:
+        size = int(digits, 8)
+    except ValueError:
+        return None
+    header, rest = _plain_header(suffix, size)
+    expected = key + header[KEY_LENGTH:148] + b"%06o\0 " % (rest + sum(key)) + header[156:]
+    sound = block == expected and size <= size_limit(suffix)
+    return Member(key.decode(), suffix, offset + BLOCK, size) if sound else None
 
 
 def _member(block: bytes, offset: int) -> Member:
