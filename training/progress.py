@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import os
 import threading
 import time
 from pathlib import Path
@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from shards import console
-from training.tracking import METRICS, Event, read_events
+from training.tracking import METRICS, Event, parse_events
 
 _POLL_SECONDS = 0.3
 
@@ -21,7 +21,7 @@ class ProgressView:
     def __init__(self, run_dir: Path) -> None:
         self._path = run_dir / METRICS
         self._began = time.time()
-        self._seen = 0
+        self._inode, self._offset = 0, 0
         self._bar = console.progress("steps")
         self._task = self._bar.add_task("training", total=None)
         self._epochs = 0
@@ -49,11 +49,25 @@ class ProgressView:
             self._show_new()
 
     def _show_new(self) -> None:
-        # By time and not by place in the file: a resumed run rewrites it without the lines that will come again.
-        events = [event for event, _ in read_events(self._path) if event["time"] > self._began]
-        for event in events[self._seen :]:
+        for event in self._read_new():
             self._show(event)
-        self._seen = len(events)
+            self._began = event["time"]
+
+    def _read_new(self) -> list[Event]:
+        """Read what was appended since the last look; a file that a resumed run wrote anew is read from its start."""
+        try:
+            with self._path.open("rb") as file:
+                inode = os.fstat(file.fileno()).st_ino
+                if inode != self._inode:
+                    self._inode, self._offset = inode, 0
+                file.seek(self._offset)
+                appended = file.read()
+        except FileNotFoundError:
+            return []
+        whole = appended[: appended.rfind(b"\n") + 1]
+        self._offset += len(whole)
+        # By time: lines of an earlier launch, or that were shown before the file was written anew, are no news.
+        return [event for event, _ in parse_events(whole) if event["time"] >= self._began]
 
     def _show(self, event: Event) -> None:
         match event["event"]:
@@ -74,10 +88,7 @@ class ProgressView:
                 self._say(f"epoch {event['epoch']}/{self._epochs}  {numbers}{best}")
 
     def _say(self, line: str) -> None:
-        if console.err.is_terminal:
-            self._bar.console.print(line)
-        else:
-            print(line, file=sys.stderr, flush=True)  # noqa: T201 - the console reporter
+        console.err.print(console.escape(line), soft_wrap=True)
 
 
 def _numbers(event: Event, prefix: str) -> str:

@@ -42,12 +42,16 @@ class JsonLinesSink:
 
 def read_events(path: Path) -> list[tuple[Event, bytes]]:
     """Read the whole lines of a metrics file, parsed and as they are; an unfinished last line is left out."""
+    return parse_events(path.read_bytes()) if path.is_file() else []
+
+
+def parse_events(content: bytes) -> list[tuple[Event, bytes]]:
+    """Parse the whole lines of a piece of a metrics file."""
     events: list[tuple[Event, bytes]] = []
-    if path.is_file():
-        for line in path.read_bytes().splitlines(keepends=True):
-            if line.endswith(b"\n"):
-                with suppress(json.JSONDecodeError):
-                    events.append((json.loads(line), line))
+    for line in content.splitlines(keepends=True):
+        if line.endswith(b"\n"):
+            with suppress(json.JSONDecodeError):
+                events.append((json.loads(line), line))
     return events
 
 
