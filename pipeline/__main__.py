@@ -1,6 +1,6 @@
 """`python -m pipeline COMMAND`."""
 
-from pipeline.cli import app
+from pipeline.cli.app import app
 from shards.console import run
 
 if __name__ == "__main__":

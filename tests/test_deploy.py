@@ -52,12 +52,12 @@ def test_scripts_are_valid_shell() -> None:
 
 def test_commands_named_in_the_demo_exist() -> None:
     """The demo prints commands to go on with: each must be one that the tools know."""
-    import pipeline.cli
+    import pipeline.cli.app
     import shards.cli.app
     import training.cli
 
     known = {
-        "pipeline": pipeline.cli.app,
+        "pipeline": pipeline.cli.app.app,
         "shards": shards.cli.app.app,
         "training": training.cli.app,
     }

@@ -15,9 +15,9 @@ import pytest
 import soundfile
 import typer
 
-import pipeline.cli
 import shards.cli.app
 import training.cli
+from pipeline.cli.app import app as pipeline_app
 from shards import open_dataset
 from shards.console import run
 from training.checkpoint import load_model
@@ -38,10 +38,11 @@ def line(ray_cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Run every command once; each test looks at one part of what they left."""
     assert ray_cluster.is_initialized()
     folder = tmp_path_factory.mktemp("line")
-    call(pipeline.cli.app, "synthesize", folder / "wav", "--pairs", 4, "--seconds", 2)
-    call(pipeline.cli.app, "pair", folder / "wav", "--out", folder / "pairs.jsonl", "--mode", "suffix", "--seconds", 2)
+    call(pipeline_app, "synthesize", folder / "wav", "--pairs", 4, "--seconds", 2)
+    pair = ["pair", folder / "wav", "--out", folder / "pairs.jsonl"]
+    call(pipeline_app, *pair, "--mode", "suffix", "--seconds", 2)
     encode = ["encode", folder / "pairs.jsonl", "--out", folder / "ds", "--codec", "mdct"]
-    call(pipeline.cli.app, *encode, "--set", "output.samples_per_shard=2")
+    call(pipeline_app, *encode, "--set", "output.samples_per_shard=2")
     call(shards.cli.app.app, "verify", folder / "ds")
     launch = ["launch", "--shards", folder / "ds", "--run-dir", folder / "run", "--config", "smoke", "--workers", 2]
     call(training.cli.app, *launch, "--set", "train.epochs=3", "--set", "train.checkpoint_epochs=2")

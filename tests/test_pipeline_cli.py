@@ -11,7 +11,7 @@ import pytest
 import soundfile
 from rich.console import Console
 
-from pipeline.cli import app
+from pipeline.cli.app import app
 from pipeline.pairing import read_pairs
 from pipeline.synthesize import synthesize_pair
 from shards import console

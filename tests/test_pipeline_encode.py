@@ -19,7 +19,7 @@ import soundfile
 import torch
 
 from pipeline import job
-from pipeline.cli import app
+from pipeline.cli.app import app
 from pipeline.config import CodecConfig, EncodeConfig, OutputConfig
 from pipeline.encode import Outcome, Runner, encode_dataset, encode_locally
 from pipeline.job import ShardEncoder, encode_with_ray

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from pipeline.cli import app
+from pipeline.cli.app import app
 from pipeline.pairing import Mode, Pair, Pairs, make_pairs, read_pairs, write_pairs
 from shards import console
 from shards.errors import CascadenceError, MisuseError

@@ -1,4 +1,4 @@
-"""`python -m pipeline`: synthesize, pair, encode."""
+"""The command that makes a dataset of shards: `encode`."""
 
 from __future__ import annotations
 
@@ -12,84 +12,11 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from pipeline.pairing import Mode
 from shards import console
 from shards.console import Json, SetOptions
-from shards.errors import Interrupted, MisuseError
-
-app = console.make_app("From recordings to shards of latents.")
+from shards.errors import Interrupted
 
 
-@app.command()
-def synthesize(
-    out_dir: Annotated[Path, typer.Argument(metavar="OUT_DIR", help="Where the WAV files go.")],
-    pairs: Annotated[int, typer.Option(min=1, help="How many pairs.")] = 24,
-    seconds: Annotated[float, typer.Option(min=0.5, help="Length of each, in seconds.")] = 16.0,
-    seed: Annotated[int, typer.Option(min=0, help="Another seed, other music.")] = 0,
-    json: Json = False,
-) -> None:
-    """Compose drum and piano recordings to try things on: OUT_DIR/{train,val}/pair_0000_{input,target}.wav."""
-    from pipeline.synthesize import SAMPLE_RATE, split_of, synthesize_pair
-    from shards.audio import write_wav
-
-    names = {
-        (index, side): out_dir / split_of(index, pairs) / f"pair_{index:04d}_{side}.wav"
-        for index in range(pairs)
-        for side in ("input", "target")
-    }
-    # Pairs of an earlier call with another count might lie in the other split: a leak that nobody would notice.
-    strangers = sorted(set(out_dir.glob("*/*.wav")) - set(names.values()))
-    if strangers:
-        raise MisuseError(f"{strangers[0]}: is there already and not one of these pairs; choose another OUT_DIR")
-    counts = {"train": 0, "val": 0}
-    with console.progress("pairs") as bar:
-        for index in bar.track(range(pairs), description="composing"):
-            pair = synthesize_pair(seed, index, seconds)
-            write_wav(names[index, "input"], pair.drums, SAMPLE_RATE)
-            write_wav(names[index, "target"], pair.piano, SAMPLE_RATE)
-            counts[split_of(index, pairs)] += 1
-    if json:
-        console.print_json({"out": str(out_dir), "pairs": counts, "seconds": seconds, "seed": seed})
-        return
-    console.out.print(
-        f"{console.escape(str(out_dir))}: {counts['train']} train and {counts['val']} val pairs of {seconds:g} s",
-        soft_wrap=True,
-    )
-
-
-@app.command()
-def pair(
-    source_dir: Annotated[Path, typer.Argument(metavar="SOURCE_DIR", help="A folder of recordings.")],
-    out: Annotated[Path, typer.Option(help="The pairs file to write.")],
-    mode: Annotated[Mode, typer.Option(help="By file name, or each window with the one after it.")],
-    val_fraction: Annotated[float, typer.Option(min=0, max=0.9, help="Share of tracks held out.")] = 0.1,
-    seconds: Annotated[float, typer.Option(min=0.1, help="Length of a window.")] = 16.0,
-    seed: Annotated[int, typer.Option(min=0, help="Draws the held-out tracks.")] = 0,
-    skip_unusable: Annotated[
-        bool, typer.Option("--skip-unusable", help="Leave out files that have no partner or can't be read.")
-    ] = False,
-    json: Json = False,
-) -> None:
-    """Decide which recordings go together; the result is text that one can read and edit."""
-    from pipeline.pairing import make_pairs, write_pairs
-
-    pairs, left_out = make_pairs(source_dir, mode, seconds, seed, val_fraction, skip_unusable)
-    write_pairs(out, pairs)
-    splits: dict[str, dict[str, Any]] = {}
-    for split in sorted({p.split for p in pairs.pairs}):
-        own = [p for p in pairs.pairs if p.split == split]
-        splits[split] = {"pairs": len(own), "tracks": len({p.group for p in own}), "hours": len(own) * seconds / 3600}
-    if json:
-        console.print_json({"out": str(out), "splits": splits, "left_out": list(left_out)})
-        return
-    for message in left_out:
-        console.err.print(f"[yellow]left out[/] {console.escape(message)}", soft_wrap=True)
-    rows = [(split, s["pairs"], s["tracks"], f"{s['hours']:.3f}") for split, s in splits.items()]
-    console.out.print(f"[bold]{console.escape(str(out))}[/]", soft_wrap=True)  # whole: a table folds its title
-    console.table(("split", "pairs", "tracks", "hours"), rows)
-
-
-@app.command()
 def encode(
     pairs: Annotated[Path, typer.Argument(metavar="PAIRS.jsonl", help="A file that `pair` made.")],
     out: Annotated[Path, typer.Option(help="The dataset's folder; it appears when all of it is there.")],

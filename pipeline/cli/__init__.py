@@ -1,0 +1,1 @@
+"""The command-line tool of the pipeline: one file for each command."""
