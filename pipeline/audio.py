@@ -45,7 +45,13 @@ class Track:
         return cut
 
 
-def load_track(path: Path, sample_rate: int, screening: ScreeningConfig) -> Track:
+def load_track(
+    path: Path,
+    sample_rate: int,
+    screening: ScreeningConfig,
+    loudness: float | None = None,
+    expected_sha256: str | None = None,
+) -> Track:
     """Decode, screen, mix to mono and resample a file. Raises `AudioError` with the reason of a refusal."""
     try:
         if not path.is_file():
@@ -56,7 +62,10 @@ def load_track(path: Path, sample_rate: int, screening: ScreeningConfig) -> Trac
     recording = read(path)
     _screen(path, recording, screening)
     source = recording.source
-    return Track(path, sha256_file(path), source.sample_rate, source.channels, recording.mono(sample_rate))
+    sha256 = sha256_file(path)
+    if expected_sha256 not in {None, sha256}:
+        raise AudioError(path, "changed", "it is another file than the one that was paired")
+    return Track(path, sha256, source.sample_rate, source.channels, recording.mono(sample_rate))
 
 
 def _screen(path: Path, recording: Recording, screening: ScreeningConfig) -> None:

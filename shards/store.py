@@ -93,7 +93,7 @@ class CachedStore:
                 if digest.hexdigest() != shard.sha256:
                     raise OSError("its sha256 is not the manifest's")
 
-        _with_retries(fetch, source)
+        with_retries(fetch, source)
 
     def _reserve(self, file: IO[bytes], needed: int) -> None:
         """Give a download its place on the disk, once evictions and other downloads leave the room for it."""
@@ -155,11 +155,12 @@ def connect(url: str, **options: Any) -> tuple[Any, str]:
 def fetch_bytes(files: Any, path: str) -> bytes:
     """Read one small remote file. Raises `DatasetError` where it is not to be had."""
     found: list[bytes] = []
-    _with_retries(lambda: found.append(files.cat_file(path)), path)
+    with_retries(lambda: found.append(files.cat_file(path)), path)
     return found[0]
 
 
-def _with_retries(work: Callable[[], None], source: str) -> None:
+def with_retries(work: Callable[[], None], source: str, done: str = "fetched") -> None:
+    """Do something with a remote file, again after a failure. Raises `DatasetError` where it fails each time."""
     for attempt in range(1, ATTEMPTS + 1):
         try:
             work()
@@ -168,8 +169,8 @@ def _with_retries(work: Callable[[], None], source: str) -> None:
         except OSError as error:
             if attempt == ATTEMPTS:
                 raise DatasetError(
-                    f"{source}: could not be fetched in {ATTEMPTS} attempts ({error}); check the connection and the "
-                    "source, and run it again"
+                    f"{source}: could not be {done} in {ATTEMPTS} attempts ({error}); check the connection and "
+                    "the address, and run it again"
                 ) from error
             time.sleep(0.2 * attempt)
         else:

@@ -20,11 +20,14 @@ import torch
 
 from pipeline import job
 from pipeline.cli.app import app
-from pipeline.config import CodecConfig, EncodeConfig, OutputConfig
-from pipeline.encode import Outcome, Runner, encode_dataset, encode_locally
+from pipeline.config import CodecConfig, EncodeConfig, EncoderConfig, OutputConfig
+from pipeline.destination import Destination, open_destination
+from pipeline.encode import Advance, Outcome, Runner, encode_dataset, encode_locally
 from pipeline.job import ShardEncoder, encode_with_ray
+from pipeline.observer import Observer
 from pipeline.pairing import Pairs, make_pairs, write_pairs
 from pipeline.plan import ShardPlan
+from pipeline.stopping import Stop
 from pipeline.synthesize import SAMPLE_RATE, synthesize_pair
 from shards import console
 from shards.audio import decode_flac, read, write_wav
@@ -90,7 +93,7 @@ def paired(root: Path) -> Pairs:
 
 
 def encode(pairs: Pairs, folder: Path, config: EncodeConfig = TWO_A_SHARD, runner: Runner = encode_locally) -> Outcome:
-    return encode_dataset(pairs, folder, config, runner, lambda receipt, shards: None)
+    return encode_dataset(pairs, folder, config, runner)
 
 
 def files(folder: Path) -> dict[str, str]:
@@ -250,7 +253,7 @@ def test_a_window_of_a_long_file_is_exactly_the_flac(wavs: Path, tmp_path: Path)
 def test_ray_makes_the_same_dataset_as_one_process(
     ray_cluster: Any, undisturbed: Path, wavs: Path, tmp_path: Path, max_actors: int
 ) -> None:
-    config = TWO_A_SHARD.model_copy(update={"max_actors": max_actors})
+    config = TWO_A_SHARD.model_copy(update={"encoder": EncoderConfig(max_actors=max_actors)})
     outcome = encode(paired(wavs), tmp_path / "ds", config, encode_with_ray)
     assert (outcome.encoded_shards, outcome.kept_shards) == (4, 0)
     assert_same_dataset(tmp_path / "ds", undisturbed)
@@ -272,7 +275,7 @@ def test_ray_encodes_from_another_directory_than_its_own(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write_pairs(Path("pairs.jsonl"), paired(wavs))
-    assert cli("encode", "pairs.jsonl", "--out", "ds", "--codec", "mdct", "--set", "max_actors=1") == 0
+    assert cli("encode", "pairs.jsonl", "--out", "ds", "--codec", "mdct", "--set", "encoder.max_actors=1") == 0
     assert {record.key for record, _ in records(tmp_path / "ds")} == {r.key for r, _ in records(undisturbed)}
     assert {path.name for path in tmp_path.iterdir()} == {"ds", "pairs.jsonl"}
 
@@ -282,14 +285,16 @@ def deadly_encoder(flags: Path, file: str, deaths: int) -> type[ShardEncoder]:
     host = socket.gethostname()
 
     class Deadly(ShardEncoder):
-        def encode(self, plan: ShardPlan) -> Receipt:
-            if plan.file == file and len(list(flags.iterdir())) < deaths:
-                (flags / str(os.getpid())).touch()
-                shard = self._staging / plan.file
-                shard.parent.mkdir(parents=True, exist_ok=True)
-                shard.with_name(f"{shard.name}.tmp.{host}.{os.getpid()}").write_bytes(b"half a shard")
-                os.kill(os.getpid(), signal.SIGKILL)
-            return super().encode(plan)
+        def encode(self, plan: ShardPlan) -> Iterator[float | Receipt]:
+            for event in super().encode(plan):
+                if plan.file == file and len(list(flags.iterdir())) < deaths:
+                    (flags / str(os.getpid())).touch()
+                    shard = Path(self._destination.place(plan.file))
+                    shard.with_name(f"{shard.name}.tmp.{host}.{os.getpid()}").write_bytes(b"half a shard")
+                    shard.unlink(missing_ok=True)
+                    Path(self._destination.place(plan.receipt)).unlink(missing_ok=True)
+                    os.kill(os.getpid(), signal.SIGKILL)
+                yield event
 
     return Deadly
 
@@ -300,7 +305,7 @@ def test_a_shard_whose_encoder_was_killed_is_made_by_another(
 ) -> None:
     (flags := tmp_path / "flags").mkdir()
     monkeypatch.setattr(job, "ShardEncoder", deadly_encoder(flags, "train/ds-train-000001.tar", deaths=1))
-    config = TWO_A_SHARD.model_copy(update={"max_actors": 1})
+    config = TWO_A_SHARD.model_copy(update={"encoder": EncoderConfig(max_actors=1)})
     encode(paired(wavs), tmp_path / "ds", config, encode_with_ray)
     assert len(list(flags.iterdir())) == 1
     assert_same_dataset(tmp_path / "ds", undisturbed)
@@ -314,14 +319,14 @@ def test_a_shard_that_kills_every_encoder_is_one_line_and_the_others_are_kept(
     write_pairs(tmp_path / "pairs.jsonl", paired(wavs))
     out = tmp_path / "ds"
     arguments = ["encode", tmp_path / "pairs.jsonl", "--out", out, "--codec", "mdct"]
-    arguments += ["--set", "output.samples_per_shard=2", "--set", "max_actors=1"]
+    arguments += ["--set", "output.samples_per_shard=2", "--set", "encoder.max_actors=1"]
     with monkeypatch.context() as patch:
         patch.setattr(job, "ShardEncoder", deadly_encoder(flags, "val/ds-val-000000.tar", deaths=99))
         assert cli(*arguments) == 1
     assert len(list(flags.iterdir())) == job.ATTEMPTS
     error = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(error) == 1
-    for part in ("val/ds-val-000000.tar", "3 times", "val/pair_0005_input.wav", "look for a broken file"):
+    for part in ("val/ds-val-000000.tar", "3 times", "val/pair_0005_input.wav", "too little memory"):
         assert part in error[0]
     assert not out.exists()
     assert not list(tmp_path.glob("ds.partial/val/*.tar"))
@@ -339,7 +344,7 @@ def test_an_encoder_that_fails_says_why_in_one_line(
     (tmp_path / "ds.partial").mkdir()
     (tmp_path / "ds.partial" / "val").touch()
     arguments = ["encode", tmp_path / "pairs.jsonl", "--out", tmp_path / "ds", "--codec", "mdct"]
-    assert cli(*arguments, "--set", "max_actors=1") == 1
+    assert cli(*arguments, "--set", "encoder.max_actors=1") == 1
     error = capsys.readouterr().err
     assert error == f"error: {tmp_path / 'ds.partial' / 'val'}: File exists\n"
 
@@ -348,14 +353,16 @@ def test_an_encoder_that_fails_says_why_in_one_line(
 def test_weights_that_only_the_workers_lack_are_named(ray_cluster: Any, wavs: Path, tmp_path: Path) -> None:
     seen: list[ShardPlan] = []
 
-    def planned(plans: Sequence[ShardPlan], config: EncodeConfig, staging: Path) -> Iterator[Receipt]:
+    def planned(
+        plans: Sequence[ShardPlan], config: EncodeConfig, destination: Destination, stop: Stop
+    ) -> Iterator[Advance | Receipt]:
         seen.extend(plans)
-        return encode_locally(plans, config, staging)
+        return encode_locally(plans, config, destination, stop)
 
     encode(paired(wavs), tmp_path / "ds", runner=planned)
-    config = EncodeConfig(codec=CodecConfig(name="encodec", weights="absent.th"), max_actors=1)
+    config = EncodeConfig(codec=CodecConfig(name="encodec", weights="absent.th"))
     with pytest.raises(CodecError, match=r"absent\.th") as caught:
-        list(encode_with_ray(seen[:1], config, tmp_path / "ds.partial"))
+        list(encode_with_ray(seen[:1], config, open_destination(tmp_path / "other"), Stop()))
     assert "\n" not in str(caught.value)
 
 
@@ -369,12 +376,14 @@ class Counting:
         self.made: list[str] = []
         self.stop_before = stop_before
 
-    def __call__(self, plans: Sequence[ShardPlan], config: EncodeConfig, staging: Path) -> Iterator[Receipt]:
+    def __call__(
+        self, plans: Sequence[ShardPlan], config: EncodeConfig, destination: Destination, stop: Stop
+    ) -> Iterator[Advance | Receipt]:
         for number, plan in enumerate(plans):
             if number == self.stop_before:
                 raise KeyboardInterrupt
             self.made.append(plan.file)
-            yield from encode_locally([plan], config, staging)
+            yield from encode_locally([plan], config, destination, stop)
 
 
 def stopped(pairs: Pairs, folder: Path, after: int, config: EncodeConfig = TWO_A_SHARD) -> None:
@@ -391,12 +400,23 @@ def test_a_stopped_job_goes_on_where_it_was(undisturbed: Path, wavs: Path, tmp_p
     with pytest.raises(CascadenceError, match=r"not finished; run the same .* again"):
         open_dataset(folder)
 
-    heard: list[tuple[str, int]] = []
-    outcome = encode_dataset(pairs, folder, TWO_A_SHARD, second, lambda r, shards: heard.append((r.shard, shards)))
+    class Listening(Observer):
+        def __init__(self) -> None:
+            self.heard: list[tuple[str, str]] = []
+
+        def kept(self, receipt: Receipt) -> None:
+            self.heard.append((receipt.shard, "kept"))
+
+        def finished(self, receipt: Receipt) -> None:
+            self.heard.append((receipt.shard, "made"))
+
+    listening = Listening()
+    outcome = encode_dataset(pairs, folder, TWO_A_SHARD, second, listening)
 
     assert second.made == ["val/ds-val-000000.tar"]
     assert (outcome.encoded_shards, outcome.kept_shards) == (1, 3)
-    assert sorted(heard) == [(plan, 4) for plan in sorted(f for f in files(folder) if f.endswith(".tar"))]
+    shards = sorted(f for f in files(folder) if f.endswith(".tar"))
+    assert sorted(listening.heard) == [*((shard, "kept") for shard in shards[:3]), (shards[3], "made")]
     assert_same_dataset(folder, undisturbed)
     assert {path.name for path in tmp_path.iterdir()} == {"ds"}
 
