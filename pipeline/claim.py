@@ -52,7 +52,15 @@ def claim_url(files: Any, root: str, url: str) -> Iterator[None]:
     Raises `CascadenceError` where another job's lease is fresh.
     """
     path, token = f"{root}/{LEASE}", uuid.uuid4().hex
-    holder = _read_lease(files, path)
+    try:
+        holder = _read_lease(files, path)
+        _write_lease(files, f"{path}.try", token)  # whether anything can be written here at all
+        files.rm_file(f"{path}.try")
+    except Exception as error:  # each file system has errors of its own kind
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise CascadenceError(
+            f"{url}: can't be written to ({said}); check the address, the connection and your credentials"
+        ) from error
     if holder and time.time() - float(holder["renewed"]) < LEASE_SECONDS:
         who = f"by process {holder['process']} on {holder['host']}"
         raise CascadenceError(

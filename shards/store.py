@@ -13,7 +13,7 @@ from typing import IO, Any, Protocol
 import fsspec
 from filelock import FileLock
 
-from shards.errors import DatasetError
+from shards.errors import CascadenceError, DatasetError
 from shards.files import atomic_file
 from shards.schema import ShardEntry
 
@@ -166,7 +166,9 @@ def with_retries(work: Callable[[], None], source: str, done: str = "fetched") -
             work()
         except FileNotFoundError:
             raise DatasetError(f"{source}: there is no such file; check the address of the dataset") from None
-        except OSError as error:
+        except CascadenceError:
+            raise
+        except Exception as error:  # each file system has errors of its own kind
             if attempt == ATTEMPTS:
                 raise DatasetError(
                     f"{source}: could not be {done} in {ATTEMPTS} attempts ({error}); check the connection and "

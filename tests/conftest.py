@@ -7,12 +7,27 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 
 # One thread for each process: where several share few cores, threads that wait for a core spin and slow all down.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """Serve S3 on loopback, with a bucket named `bucket`; gives the address. Any key and secret will do."""
+    moto_server = pytest.importorskip("moto.server")
+    server = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    address = f"http://{host}:{port}"
+    options = {"key": "test", "secret": "test", "endpoint_url": address, "skip_instance_cache": True}
+    fsspec.filesystem("s3", **options).mkdir("bucket")
+    yield address
+    server.stop()
 
 
 @pytest.fixture(scope="session")
