@@ -73,7 +73,7 @@ def encode_dataset(
     codec = config.codec.load()
     destination = open_destination(out)
     name = config.output.name or destination.name
-    plans = plan_shards(pairs, _settings(pairs, config, codec), name, config.output.samples_per_shard)
+    plans = plan_dataset(pairs, config, codec, name)
     job = _Job(plans, config, destination, runner, observer or Observer(), stop or Stop())
     chosen = _choose(plans, only)
     with destination.claim():
@@ -173,8 +173,9 @@ def encode_locally(
             yield event if isinstance(event, Receipt) else Advance(plan.file, event)
 
 
-def _settings(pairs: Pairs, config: EncodeConfig, codec: Codec) -> ShardSettings:
-    return ShardSettings(
+def plan_dataset(pairs: Pairs, config: EncodeConfig, codec: Codec, name: str) -> tuple[ShardPlan, ...]:
+    """Plan the shards of the dataset `name`. Raises `CodecError` for codes of a codec without a quantizer."""
+    settings = ShardSettings(
         root=pairs.header.root,
         window_samples=pairs.header.window_samples,
         codec=codec.quantized_spec if config.output.latents == "codes" else codec.spec,
@@ -185,6 +186,7 @@ def _settings(pairs: Pairs, config: EncodeConfig, codec: Codec) -> ShardSettings
         pairing=pairs.header.mode,
         pairing_seed=pairs.header.seed,
     )
+    return plan_shards(pairs, settings, name, config.output.samples_per_shard)
 
 
 def _choose(plans: Sequence[ShardPlan], names: Sequence[str]) -> list[ShardPlan]:
