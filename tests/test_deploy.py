@@ -252,7 +252,7 @@ def test_commands_named_in_scripts_and_documents_exist_with_their_options() -> N
 
     apps = {"pipeline": pipeline.cli.app.app, "shards": shards.cli.app.app, "training": training.cli.app}
     known: dict[str, Any] = {package: typer.main.get_command(app) for package, app in apps.items()}
-    texts = [*(ROOT / "deploy").rglob("*"), ROOT / "ray_cluster.yaml", ROOT / "README.md"]
+    texts = [*(ROOT / "deploy").rglob("*"), ROOT / "ray_cluster.yaml", ROOT / "README.md", ROOT / "docs/operations.md"]
     for text in (text for text in texts if text.is_file()):
         content = re.sub(r"\\\n\s*", " ", text.read_text())
         if text.suffix == ".yaml":
