@@ -1,4 +1,4 @@
-"""`python -m shards` and `python -m pipeline`, run inside the test's process."""
+"""`python -m shards`, `python -m pipeline` and `python -m training`, run inside the test's process."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ import typer
 from pipeline.cli.app import app as pipeline_app
 from shards.cli.app import app
 from shards.console import run
+from training.cli import app as training_app
 
 # Made once: making them takes longer than most verbs.
 COMMAND: Any = typer.main.get_command(app)
 PIPELINE: Any = typer.main.get_command(pipeline_app)
+TRAINING: Any = typer.main.get_command(training_app)
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,11 @@ def run_shards(*arguments: object) -> Outcome:
 def run_pipeline(*arguments: object) -> Outcome:
     """Run a command of `pipeline` likewise."""
     return _run(PIPELINE, "python -m pipeline", arguments)
+
+
+def run_training(*arguments: object) -> Outcome:
+    """Run a command of `training` likewise."""
+    return _run(TRAINING, "python -m training", arguments)
 
 
 def _run(command: Any, program: str, arguments: tuple[object, ...]) -> Outcome:
