@@ -287,6 +287,23 @@ def test_a_full_disk_is_one_line_and_the_job_goes_on_once_there_is_room(
         subprocess.run(["umount", str(disk)], check=True)
 
 
+def test_a_dataset_that_can_not_fit_is_refused_before_any_work(
+    tracks: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (disk := tmp_path / "disk").mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(disk)], check=False).returncode != 0:
+        pytest.skip("this user may not mount a small disk")
+    try:
+        (line,) = said_by(
+            lambda: encode_dataset(paired(tracks / "wav"), disk / "ds", TWO_A_SHARD, encode_locally), capsys
+        )
+        assert line.startswith(f"error: {disk / 'ds'}: 12 pairs take 0.000")
+        assert "are free there; make room, choose another --out" in line
+        assert list(disk.iterdir()) == []
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
 # Rivals
 
 
