@@ -11,16 +11,15 @@ import json
 import subprocess
 import sys
 import tempfile
-import warnings
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import encodec.model
 import torch
 from torch import Tensor
 
 from benchmarks.timing import compare, measure, report, use_one_thread, wants_json
+from benchmarks.weights import seeded_weights
 from shards.codec import CODEC_NAMES, Codec, load_codec
 from training.losses import rms_error
 
@@ -62,12 +61,8 @@ def seeded_codec(name: str) -> Codec:
     """Load a codec; EnCodec with random weights, so that nothing is downloaded."""
     if name != "encodec":
         return load_codec(name)
-    torch.manual_seed(0)
-    with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
-        warnings.simplefilter("ignore", FutureWarning)
-        path = Path(folder) / "seeded.th"
-        torch.save(encodec.model.EncodecModel.encodec_model_24khz(pretrained=False).state_dict(), path)
-        return load_codec(name, path, allow_unknown_weights=True)
+    with tempfile.TemporaryDirectory() as folder:
+        return load_codec(name, seeded_weights(Path(folder)), allow_unknown_weights=True)
 
 
 def peak_of_process(codec: str, way: str) -> float | None:

@@ -1,104 +1,186 @@
-"""The Ray job: planned shards on an actor for each core, tried again where an actor dies. The door to Ray."""
+"""The Ray job: planned shards on a pool of actors, tried again where an actor dies. The door to Ray."""
 
 from __future__ import annotations
 
 import os
+import secrets
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pipeline.config import EncodeConfig
+from pipeline.destination import Destination
+from pipeline.encode import Advance
+from pipeline.encoder import Encoder, choose_device, make_encoder
 from pipeline.plan import ShardPlan
 from pipeline.shard import encode_shard
-from shards.codec import Codec
+from pipeline.stopping import Stop
 from shards.errors import CascadenceError, MisuseError
 from shards.schema import Receipt
 
 ATTEMPTS = 3
-"""How often a shard is tried when its actor dies under it."""
+"""How often a shard is tried when its actor dies under it, and how often actors may die before they have begun."""
 OBJECT_STORE_BYTES = 200 << 20
 """Of a private cluster; latents travel through files, so next to nothing lies in the store."""
+REPORT_SECONDS = 1.0
+"""Between two reports of an actor on its shard, and between two looks at a stop."""
 
 
-def encode_with_ray(plans: Sequence[ShardPlan], config: EncodeConfig, staging: Path) -> Iterator[Receipt]:
-    """Run the plans on an actor for each core; a shard whose actor died is tried again on a new one."""
+def encode_with_ray(
+    plans: Sequence[ShardPlan], config: EncodeConfig, destination: Destination, stop: Stop
+) -> Iterator[Advance | Receipt]:
+    """Run the plans on a pool of actors; a shard whose actor died is tried again on a new one."""
     ray = connect_ray()
-    cores = int(ray.cluster_resources().get("CPU", 1))
-    actor_class = ray.remote(num_cpus=1)(ShardEncoder)
-
-    def start() -> Any:
-        return actor_class.remote(*_for_actors(config, staging))
-
+    stop.listen()  # Ray has taken the signals for itself
+    pool = _Pool(ray, config, destination, len(plans))
     waiting = [(plan, 1) for plan in reversed(plans)]
-    actors = [start() for _ in range(max(1, min(len(plans), config.max_actors or cores)))]
-    running: dict[Any, tuple[Any, ShardPlan, int]] = {}
     try:
-        while waiting or running:
-            while waiting and actors:
+        while pool.running or (waiting and stop.signal is None):
+            while waiting and pool.idle and stop.signal is None:
                 plan, attempt = waiting.pop()
-                actor = actors.pop()
-                running[actor.encode.remote(plan)] = (actor, plan, attempt)
-            (ready,), _ = ray.wait(list(running), num_returns=1)
-            actor, plan, attempt = running.pop(ready)
-            try:
-                receipt: Receipt = ray.get(ready)
-            except ray.exceptions.RayActorError as error:
-                if attempt == ATTEMPTS:
+                pool.begin(plan, attempt)
+                yield Advance(plan.file, 0)
+            for plan, attempt, event in pool.events():
+                if event is not None:
+                    yield event
+                elif attempt < ATTEMPTS:
+                    waiting.append((plan, attempt + 1))
+                else:
                     raise CascadenceError(
                         f"{plan.file}: its encoder died {ATTEMPTS} times, between {plan.pairs[0].input.path} and "
-                        f"{plan.pairs[-1].input.path}; look for a broken file there, or for too little memory"
-                    ) from error
-                waiting.append((plan, attempt + 1))
-                actors.append(start())
-                continue
-            except ray.exceptions.RayTaskError as error:
-                raise error.cause from error  # Ray's own text is a traceback; this is the one line
-            actors.append(actor)
-            yield receipt
+                        f"{plan.pairs[-1].input.path}; look for too little memory there"
+                    )
     finally:
-        for actor in [*actors, *(actor for actor, _, _ in running.values())]:
-            ray.kill(actor)
+        pool.end()
 
 
-def _for_actors(config: EncodeConfig, staging: Path) -> tuple[EncodeConfig, Path]:
+class _Pool:
+    """Actors that start, wait for a shard, or make one."""
+
+    def __init__(self, ray: Any, config: EncodeConfig, destination: Destination, shards: int) -> None:
+        self._ray = ray
+        resources = ray.cluster_resources()
+        device = choose_device(config, resources.get("GPU", 0))
+        encoder, threads = config.encoder, config.encoder.threads(device)
+        if device == "gpu":
+            options = {"num_cpus": threads, "num_gpus": encoder.gpus_per_actor}
+            room = int(resources.get("GPU", 0) / encoder.gpus_per_actor)
+        else:
+            options = {"num_cpus": 1}
+            room = int(resources.get("CPU", 0))
+        self._actor_class = ray.remote(**options)(ShardEncoder)
+        self._arguments = (_absolute(config), destination, device)
+        self._died_starting = 0
+        self._starting: dict[Any, Any] = {}
+        self.idle: list[Any] = []
+        self.running: dict[Any, tuple[Any, ShardPlan, int]] = {}
+        # Where there is no room yet, one actor asks the autoscaler for it; `max_actors` asks for more.
+        for _ in range(max(1, min(shards, encoder.max_actors or room))):
+            self._start()
+
+    def begin(self, plan: ShardPlan, attempt: int) -> None:
+        """Give a shard to an idle actor."""
+        actor = self.idle.pop()
+        self.running[actor.encode.options(num_returns="streaming").remote(plan)] = (actor, plan, attempt)
+
+    def events(self) -> Iterator[tuple[ShardPlan, int, Advance | Receipt | None]]:
+        """Wait a moment for what actors report; None for an event says that the actor died."""
+        watched = [*self._starting, *self.running]
+        ready, _ = self._ray.wait(watched, num_returns=1, timeout=REPORT_SECONDS, fetch_local=False)
+        for reference in ready:
+            if reference in self._starting:
+                self._started(reference)
+                continue
+            actor, plan, attempt = self.running[reference]
+            try:
+                event = self._ray.get(next(reference))
+            except self._ray.exceptions.RayActorError:
+                del self.running[reference]
+                self._start()
+                yield plan, attempt, None
+                continue
+            except self._ray.exceptions.RayTaskError as error:
+                raise error.cause from error  # Ray's own text is a traceback; this is the one line
+            if isinstance(event, Receipt):
+                del self.running[reference]
+                self.idle.append(actor)
+            yield plan, attempt, event if isinstance(event, Receipt) else Advance(plan.file, event)
+
+    def end(self) -> None:
+        """End all actors, whatever they do."""
+        for actor in [*self._starting.values(), *self.idle, *(actor for actor, _, _ in self.running.values())]:
+            self._ray.kill(actor)
+
+    def _start(self) -> None:
+        actor = self._actor_class.remote(*self._arguments)
+        # A shard goes to an actor that lives: one that waits for a machine may wait for ever.
+        self._starting[actor.load.remote()] = actor
+
+    def _started(self, reference: Any) -> None:
+        actor = self._starting.pop(reference)
+        try:
+            self._ray.get(reference)
+        except self._ray.exceptions.RayActorError as error:
+            self._died_starting += 1
+            if self._died_starting == ATTEMPTS:
+                raise CascadenceError(
+                    f"{ATTEMPTS} encoders died while they started ({' '.join(str(error).split())[:200]}); look for too "
+                    "little memory, or run `python -m pipeline doctor`"
+                ) from error
+            self._start()
+        except self._ray.exceptions.RayTaskError as error:
+            raise error.cause from error
+        else:
+            self.idle.append(actor)
+
+
+def _absolute(config: EncodeConfig) -> EncodeConfig:
     """Give a job's paths as other processes need them: an actor's working directory is that of its cluster's start."""
-    if config.codec.weights is not None:
-        weights = str(Path(config.codec.weights).expanduser().absolute())
-        config = config.model_copy(update={"codec": config.codec.model_copy(update={"weights": weights})})
-    return config, staging.absolute()
+    if config.codec.weights is None:
+        return config
+    weights = str(Path(config.codec.weights).expanduser().absolute())
+    return config.model_copy(update={"codec": config.codec.model_copy(update={"weights": weights})})
 
 
 class ShardEncoder:
-    """The actor: a codec, single-threaded, and the shards it is handed."""
+    """The actor: a codec, and the shards it is handed."""
 
-    def __init__(self, config: EncodeConfig, staging: Path) -> None:
-        import torch
+    def __init__(self, config: EncodeConfig, destination: Destination, device: Literal["cpu", "gpu"]) -> None:
+        self._config, self._destination, self._device = config, destination, device
+        self._encoder: Encoder | None = None
 
-        torch.set_num_threads(1)  # one actor a core; batching does not help a CPU
-        self._config = config
-        self._staging = staging
-        self._codec: Codec | None = None
+    def load(self) -> None:
+        """Load the codec. Not at the start: what is wrong is an error with a text here, and an actor's death there."""
+        self._encoder = make_encoder(self._config, self._device)
 
-    def encode(self, plan: ShardPlan) -> Receipt:
-        """Make one shard."""
-        if self._codec is None:
-            # Not at the start: what is wrong with it is an error with a text here, and an actor's death there.
-            self._codec = self._config.codec.load()
-        return encode_shard(plan, self._codec, self._staging)
+    def encode(self, plan: ShardPlan) -> Iterator[float | Receipt]:
+        """Make one shard; reports how far it is now and then, and the receipt last."""
+        assert self._encoder is not None, "shards go to actors that have loaded"
+        spoke = time.monotonic()
+        threads = self._config.encoder.threads(self._device)
+        for event in encode_shard(plan, self._encoder, self._destination, threads):
+            if isinstance(event, Receipt) or time.monotonic() - spoke > REPORT_SECONDS:
+                spoke = time.monotonic()
+                yield event
 
 
 def connect_ray() -> Any:
     """Join the Ray cluster of the job or of RAY_ADDRESS, or start a private one; returns the `ray` module."""
-    # No telemetry: it would call out. No token file: it would turn authentication on for later clusters here.
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    private = not os.environ.get("RAY_ADDRESS")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would call out
+    # A private cluster listens on the network, so it gets a token that nobody else knows; in the environment, since a
+    # token file would turn authentication on for later clusters here. A cluster that is joined says what it wants.
+    os.environ.setdefault("RAY_AUTH_MODE", "token" if private else "disabled")
+    if private:
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     try:
         import ray
     except ImportError:
         raise MisuseError("ray is not installed; install cascadence[ray], or add --local") from None
     if not ray.is_initialized():
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-        if not os.environ.get("RAY_ADDRESS"):
+        if private:
             # `local`: a cluster of somebody else on this machine is not ours to load.
             options |= {"address": "local", "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
         ray.init(**options)

@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import pydantic
 from pydantic import Field
@@ -18,7 +18,7 @@ from pydantic import Field
 from shards.audio import EXTENSIONS, probe
 from shards.errors import CascadenceError, MisuseError
 from shards.files import canonical_json, sha256_bytes, write_bytes
-from shards.schema import Record
+from shards.schema import Record, SideName
 
 Mode = Literal["suffix", "continuation"]
 FORMAT = "cascadence-pairs"
@@ -58,12 +58,22 @@ class Pair(Record):
     input: Cut
     target: Cut
 
+    @property
+    def sides(self) -> tuple[tuple[SideName, Cut], tuple[SideName, Cut]]:
+        """Both windows, by side."""
+        return ("input", self.input), ("target", self.target)
+
+    def as_json(self) -> dict[str, Any]:
+        """Give the pair as plain data."""
+        return self.model_dump()
+
 
 class Pairs(Record):
     """A pairs file, read."""
 
     header: PairsHeader
     pairs: tuple[Pair, ...]
+    sources: dict[str, str] = {}
 
 
 def make_pairs(

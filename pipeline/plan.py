@@ -6,11 +6,13 @@ any history of crashes, and a finished shard can be told from an unfinished one 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 
 from pipeline.audio import ScreeningConfig
-from pipeline.pairing import Pair, Pairs
+from pipeline.pairing import Cut, Pair, Pairs
 from shards.files import canonical_json, sha256_bytes
 from shards.latents import Representation
 from shards.manifest import codec_fingerprint, receipt_file
@@ -20,7 +22,7 @@ from shards.schema import CodecSpec, SideName
 
 @dataclass(frozen=True)
 class ShardSettings:
-    """What the bytes of a shard depend on beside its pairs."""
+    """What the bytes of a shard depend on beside its pairs; `loudness` in LUFS, None where it is left as it is."""
 
     root: str
     window_samples: int
@@ -28,6 +30,7 @@ class ShardSettings:
     latents: Representation
     audio: tuple[SideName, ...]
     screening: ScreeningConfig
+    loudness: float | None
     pairing: str
     pairing_seed: int
 
@@ -39,35 +42,58 @@ class ShardSettings:
 
 @dataclass(frozen=True)
 class ShardPlan:
-    """One shard to make: its file, relative to the dataset, its split and its pairs in order."""
+    """One shard to make: its file, relative to the dataset, its split, its pairs in order, and its sources' hashes.
+
+    `expected_sha256` is what the file must come out as, where a published dataset says so.
+    """
 
     file: str
     split: str
     pairs: tuple[Pair, ...]
+    sources: Mapping[str, str]
     settings: ShardSettings
+    expected_sha256: str | None = None
 
     @property
     def receipt(self) -> str:
         """File of the receipt, relative to the dataset."""
         return receipt_file(self.file)
 
-    @property
+    @cached_property
     def sha256(self) -> str:
         """Hash of everything that the shard's bytes depend on; the folder that the sources lie in is not part of it."""
         settings = self.settings
         content = [
             self.file,
             self.split,
-            [pair.model_dump() for pair in self.pairs],
+            [pair.as_json() for pair in self.pairs],
+            self.sources,
             settings.window_samples,
             settings.codec.model_dump(),
             settings.latents,
             settings.audio,
             settings.screening.model_dump(),
+            settings.loudness,
             settings.pairing,
             settings.pairing_seed,
         ]
         return sha256_bytes(canonical_json(content))
+
+    @cached_property
+    def windows(self) -> dict[str, dict[Cut, set[SideName]]]:
+        """Every window that is needed, once, by source file, with the sides that it stands on.
+
+        A window may stand in several pairs, as it does where each window is paired with the one after it.
+        """
+        found: dict[str, dict[Cut, set[SideName]]] = {}
+        for pair in self.pairs:
+            for side, cut in pair.sides:
+                found.setdefault(cut.path, {}).setdefault(cut, set()).add(side)
+        return found
+
+    def source(self, path: str) -> Path:
+        """Where a source file lies."""
+        return Path(self.settings.root, path)
 
 
 def plan_shards(pairs: Pairs, settings: ShardSettings, name: str, samples_per_shard: int) -> tuple[ShardPlan, ...]:
@@ -75,12 +101,17 @@ def plan_shards(pairs: Pairs, settings: ShardSettings, name: str, samples_per_sh
 
     Windows of one track stay together, so that a track is decoded once; the loader shuffles.
     """
+    by_split: dict[str, list[Pair]] = {}
+    for pair in pairs.pairs:
+        by_split.setdefault(pair.split, []).append(pair)
     plans: list[ShardPlan] = []
-    for split in sorted({pair.split for pair in pairs.pairs}):
-        own = sorted((p for p in pairs.pairs if p.split == split), key=_place)
+    for split, own in sorted(by_split.items()):
+        own.sort(key=_place)
         for number, first in enumerate(range(0, len(own), samples_per_shard)):
-            file = shard_file(name, split, number)
-            plans.append(ShardPlan(file, split, tuple(own[first : first + samples_per_shard]), settings))
+            chosen = tuple(own[first : first + samples_per_shard])
+            paths = {cut.path for pair in chosen for _, cut in pair.sides}
+            sources = {path: pairs.sources[path] for path in sorted(paths) if path in pairs.sources}
+            plans.append(ShardPlan(shard_file(name, split, number), split, chosen, sources, settings))
     return tuple(plans)
 
 

@@ -2,154 +2,162 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import lru_cache, partial
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from pipeline.audio import Track, load_track
+from pipeline.destination import Destination
+from pipeline.encoder import Encoder
 from pipeline.pairing import Cut, Pair
 from pipeline.plan import ShardPlan, ShardSettings
-from shards.audio import AudioError, Samples, encode_flac, envelope, rms, short
-from shards.codec import Codec
+from pipeline.trial import find_killers
+from pipeline.windows import Window, decode_windows
+from shards.audio import AudioError, encode_flac, envelope, rms, short
 from shards.latents import cast, require_finite, snr_db
 from shards.receipt import write_with_receipt
 from shards.schema import Receipt, Reject, SampleRecord, Side, SideName
 from shards.writer import Sample, sample_key
 
-TRACKS_IN_MEMORY = 4
-"""Pairs are sorted by place, so a track's windows come one after another; a pair needs two tracks."""
 
-LoadTrack = Callable[[Path], Track]
+@dataclass(frozen=True)
+class EncodedWindow:
+    """A window as it is stored: latents [D, T] or codes [codebooks, T], its description, and its sound as FLAC."""
+
+    stored: NDArray[Any]
+    side: Side
+    flac: bytes | None
 
 
-def encode_shard(plan: ShardPlan, codec: Codec, folder: Path) -> Receipt:
-    """Make one shard under `folder` and then its receipt.
+def encode_shard(
+    plan: ShardPlan, encoder: Encoder, destination: Destination, decode_threads: int = 1
+) -> Iterator[float | Receipt]:
+    """Make one shard and then its receipt, at `destination`; gives the done share now and then, the receipt last.
 
-    A pair whose audio can't be used is refused with its reason and noted in the receipt; it is never replaced.
+    Each window is encoded once, however many pairs it stands in. A pair whose audio can't be used is refused with its
+    reason and noted in the receipt; it is never replaced. Where an earlier attempt at this shard died, a child
+    process reads the sources first, and those that kill it are refused. Raises `DatasetError` where the shard is not
+    what the plan expects.
     """
-    settings = plan.settings
-
-    @lru_cache(maxsize=TRACKS_IN_MEMORY)
-    def track(path: Path) -> Track:
-        return load_track(path, settings.codec.sample_rate, settings.screening)
-
-    samples: list[Sample] = []
-    rejected: list[Reject] = []
-    for pair in plan.pairs:
-        result = _encode_pair(pair, settings, codec, track)
-        if isinstance(result, Sample):
-            samples.append(result)
-        else:
-            rejected.append(result)
-    dequantize = partial(_dequantize, codec)
-    return write_with_receipt(folder, plan.file, plan.split, plan.sha256, samples, rejected, dequantize)
-
-
-def finished(plan: ShardPlan, folder: Path) -> Receipt | None:
-    """Read the receipt of a shard that an earlier run finished.
-
-    None where it is missing or of another plan, and where a file that was refused has been mended since: people
-    mend what `rejects.jsonl` names and run the same command again.
-    """
-    path = folder / plan.receipt
-    try:
-        receipt = Receipt.model_validate_json(path.read_bytes())
-    except (FileNotFoundError, ValueError):
-        return None
-    if receipt.plan_sha256 != plan.sha256:
-        return None
-    shard = folder / plan.file
-    if receipt.samples and (not shard.is_file() or shard.stat().st_size != receipt.bytes):
-        return None
-    refused = {Path(plan.settings.root, name) for reject in receipt.rejected for name in (reject.input, reject.target)}
-    if any(_changed_since(source, path.stat().st_mtime_ns) for source in refused):
-        return None
-    return receipt
-
-
-def _changed_since(path: Path, moment: int) -> bool:
-    """Whether a file was written, or moved to its place, after `moment` (ns since the epoch)."""
-    try:
-        return path.stat().st_ctime_ns > moment
-    except OSError:
-        return False
-
-
-def _encode_pair(pair: Pair, settings: ShardSettings, codec: Codec, track: LoadTrack) -> Sample | Reject:
-    stored, sides = {}, {}
-    audio: dict[SideName, bytes] = {}
-    cuts: dict[SideName, Cut] = {"input": pair.input, "target": pair.target}
-    for name, cut in cuts.items():
-        try:
-            stored[name], sides[name], window = _encode_side(cut, settings, codec, track)
-            if name in settings.audio:
-                audio[name] = encode_flac(window, settings.codec.sample_rate)
-        except AudioError as error:
-            return Reject.model_validate(
-                {
-                    "input": pair.input.path,
-                    "target": pair.target.path,
-                    "side": name,
-                    "reason": error.reason,
-                    "detail": f"{cut.path}: {error.detail}",
-                }
+    with _attempt(plan, destination) as died_before:
+        killers = find_killers(list(plan.windows), plan.settings.root) if died_before else {}
+        decoded = decode_windows(plan, decode_threads, killers)
+        total = sum(map(len, plan.windows.values()))
+        encoded: dict[Cut, EncodedWindow | AudioError] = {}
+        for cut, result in _encode_windows(decoded, plan, encoder):
+            encoded[cut] = result
+            yield len(encoded) / total
+        made = [_make_sample(pair, plan.settings, encoded) for pair in plan.pairs]
+        samples = [sample for sample in made if isinstance(sample, Sample)]
+        rejected = [reject for reject in made if isinstance(reject, Reject)]
+        with destination.workspace() as folder:
+            receipt = write_with_receipt(
+                folder, plan.file, plan.split, plan.sha256, samples, rejected, encoder.dequantize, plan.expected_sha256
             )
-    record = SampleRecord(
-        key=sample_key(sides["input"], sides["target"], settings.codec_fingerprint),
-        split=pair.split,
-        group=pair.group,
-        pairing=settings.pairing,
-        pairing_seed=settings.pairing_seed,
-        codec_fingerprint=settings.codec_fingerprint,
-        input=sides["input"],
-        target=sides["target"],
-    )
-    return Sample(record, stored["input"], stored["target"], audio)
+    yield receipt
 
 
-def _encode_side(
-    cut: Cut, settings: ShardSettings, codec: Codec, track: LoadTrack
-) -> tuple[NDArray[Any], Side, Samples]:
-    """Give what is stored of one side [D or codebooks, T], its description, and its window's audio [n]."""
-    source = track(Path(settings.root, cut.path))
-    audio = source.window(cut.start, settings.window_samples, settings.screening)
-    encoded = codec.encode(torch.from_numpy(audio)[None, None])[0].numpy()
+@contextmanager
+def _attempt(plan: ShardPlan, destination: Destination) -> Iterator[bool]:
+    """Leave a mark while a shard is being made; gives whether one was there, of an attempt that died.
+
+    An error is no death: it is reported, and takes the mark away.
+    """
+    mark = plan.receipt + ".begun"
+    died_before = destination.exists(mark)
+    if not died_before:
+        destination.write(mark, b"")
     try:
-        stored, snr = _store(encoded, settings, codec)
+        yield died_before
+    finally:
+        destination.remove([mark])
+
+
+def _encode_windows(
+    decoded: Iterable[tuple[Cut, Window | AudioError]], plan: ShardPlan, encoder: Encoder
+) -> Iterator[tuple[Cut, EncodedWindow | AudioError]]:
+    """Encode windows in the encoder's batches; refusals pass through."""
+
+    def usable() -> Iterator[Window]:
+        for cut, result in decoded:
+            if isinstance(result, Window):
+                yield result
+            else:
+                refused.append((cut, result))
+
+    refused: list[tuple[Cut, AudioError]] = []
+    windows = usable()
+    while batch := list(islice(windows, encoder.batch_size)):
+        for window, latents in zip(batch, encoder.encode([window.samples for window in batch]), strict=True):
+            yield window.cut, _describe(window, latents, plan, encoder)
+    yield from refused
+
+
+def _describe(
+    window: Window, latents: NDArray[np.float32], plan: ShardPlan, encoder: Encoder
+) -> EncodedWindow | AudioError:
+    """Bring latents [D, T] into the stored form, with all that their record says of them."""
+    settings, cut = plan.settings, window.cut
+    try:
+        stored, snr = _store(latents, settings, encoder)
     except ValueError as error:
-        raise AudioError(source.path, "latents", str(error)) from None
+        return AudioError(plan.source(cut.path), "latents", str(error))
     side = Side(
         path=cut.path,
-        sha256=source.sha256,
-        sample_rate=source.sample_rate,
-        channels=source.channels,
+        sha256=window.sha256,
+        sample_rate=window.sample_rate,
+        channels=window.channels,
         start=cut.start,
         valid_frames=stored.shape[1],
-        rms=rms(audio),
-        peak=short(np.abs(audio).max()),
-        envelope=envelope(audio),
+        rms=rms(window.samples),
+        peak=short(np.abs(window.samples).max()),
+        envelope=envelope(window.samples),
         cast_snr_db=round(snr, 2),
     )
-    return stored, side, audio
+    wanted = plan.windows[cut.path][cut].intersection(settings.audio)
+    return EncodedWindow(stored, side, encode_flac(window.samples, settings.codec.sample_rate) if wanted else None)
 
 
-def _store(encoded: NDArray[np.float32], settings: ShardSettings, codec: Codec) -> tuple[NDArray[Any], float]:
+def _store(latents: NDArray[np.float32], settings: ShardSettings, encoder: Encoder) -> tuple[NDArray[Any], float]:
     """Bring latents [D, T] into the stored form; returns it and its signal to noise ratio in dB.
 
     Raises `ValueError` for latents that can't be stored so.
     """
     if settings.latents != "codes":
-        return cast(encoded, settings.latents)
-    require_finite(encoded)
-    codes = codec.quantize(torch.from_numpy(encoded)[None])[0].numpy()
-    return codes, snr_db(encoded, _dequantize(codec, codes))
+        return cast(latents, settings.latents)
+    require_finite(latents)
+    codes = encoder.quantize(latents)
+    return codes, snr_db(latents, encoder.dequantize(codes))
 
 
-def _dequantize(codec: Codec, codes: NDArray[np.int16]) -> NDArray[np.float32]:
-    """Latents [D, T] of codes [codebooks, T]."""
-    return codec.dequantize(torch.from_numpy(codes)[None])[0].numpy()
+def _make_sample(
+    pair: Pair, settings: ShardSettings, encoded: Mapping[Cut, EncodedWindow | AudioError]
+) -> Sample | Reject:
+    sides: dict[SideName, EncodedWindow] = {}
+    for name, cut in pair.sides:
+        window = encoded[cut]
+        if isinstance(window, AudioError):
+            return Reject(
+                input=pair.input.path,
+                target=pair.target.path,
+                side=name,
+                reason=window.reason,
+                detail=f"{cut.path}: {window.detail}",
+            )
+        sides[name] = window
+    record = SampleRecord(
+        key=sample_key(sides["input"].side, sides["target"].side, settings.codec_fingerprint),
+        split=pair.split,
+        group=pair.group,
+        pairing=settings.pairing,
+        pairing_seed=settings.pairing_seed,
+        codec_fingerprint=settings.codec_fingerprint,
+        input=sides["input"].side,
+        target=sides["target"].side,
+    )
+    audio = {name: window.flac for name, window in sides.items() if name in settings.audio and window.flac}
+    return Sample(record, sides["input"].stored, sides["target"].stored, audio)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 from collections.abc import Sequence
@@ -53,7 +54,8 @@ def run(app: typer.Typer, program: str, arguments: Sequence[str] | None = None) 
     except OSError as error:
         place = error.filename2 or error.filename  # of a rename: not the temporary name
         name = f"{place}: " if place else ""
-        _fail(f"{name}{error.strerror or error}", 1, debug)
+        mend = "; make room, and run the same command again" if error.errno in {errno.ENOSPC, errno.EDQUOT} else ""
+        _fail(f"{name}{error.strerror or error}{mend}", 1, debug)
 
 
 def _fail(message: str, exit_code: int, debug: bool) -> None:

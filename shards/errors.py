@@ -24,9 +24,11 @@ class MisuseError(CascadenceError):
 
 
 class Interrupted(CascadenceError):
-    """A person stopped the work (Ctrl-C); what was finished is kept."""
+    """A person (130: Ctrl-C) or a scheduler (143: SIGTERM) stopped the work; what was finished is kept."""
 
-    exit_code = 130
+    def __init__(self, message: str, exit_code: int = 130) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 class ConfigError(MisuseError):

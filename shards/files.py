@@ -58,6 +58,10 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
             os.fsync(file.fileno())
         temporary.replace(path)
         sync_directory(path.parent)
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)  # a full disk is met in writing, which names no file
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -92,18 +96,18 @@ def atomic_directory(path: Path) -> Iterator[Path]:
                 os.fsync(handle.fileno())
         write_bytes(temporary / COMPLETE, b"")
         if path.exists():
-            _remove(previous)
+            remove_directory(previous)
             path.rename(previous)
         temporary.rename(path)
         sync_directory(path.parent)
-        _remove(previous)
+        remove_directory(previous)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _remove(path: Path) -> None:
+def remove_directory(path: Path, marker: str = COMPLETE) -> None:
     """Delete a directory, its marker first: a crash in between leaves nothing that looks complete."""
-    (path / COMPLETE).unlink(missing_ok=True)
+    (path / marker).unlink(missing_ok=True)
     shutil.rmtree(path, ignore_errors=True)
 
 
@@ -115,8 +119,14 @@ def is_complete(path: Path) -> bool:
 def read_json(path: Path) -> object:
     """Read a JSON file. Raises `CascadenceError`, naming the file, where it is missing or no JSON."""
     try:
-        return json.loads(path.read_bytes())
+        return parse_json(path.read_bytes(), path)
     except FileNotFoundError:
         raise CascadenceError(f"{path}: there is no such file") from None
+
+
+def parse_json(document: bytes, path: Path | str) -> object:
+    """Parse the content of a JSON file. Raises `CascadenceError`, naming the file, where it is none."""
+    try:
+        return json.loads(document)
     except (ValueError, RecursionError) as error:  # also numbers and nesting past Python's limits
         raise CascadenceError(f"{path}: not valid JSON ({error}); restore it from a copy") from None

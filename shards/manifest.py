@@ -9,7 +9,7 @@ from typing import Any
 import pydantic
 
 from shards.errors import CascadenceError, DatasetError, printable
-from shards.files import canonical_json, read_json, sha256_bytes, write_bytes, write_json
+from shards.files import canonical_json, parse_json, sha256_bytes, write_bytes, write_json
 from shards.schema import FORMAT_NAME, SCHEMA_VERSION, SIDES, CodecSpec, Manifest, Receipt
 from shards.wire import layout
 
@@ -60,8 +60,13 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST
     if not path.is_file():
         raise DatasetError(_missing(folder))
+    return parse_manifest(path.read_bytes(), path)
+
+
+def parse_manifest(document: bytes, path: Path | str) -> Manifest:
+    """Check the bytes of a `dataset.json` that lies at `path`. Raises `DatasetError` as `read_manifest` does."""
     try:
-        content = read_json(path)
+        content = parse_json(document, path)
     except CascadenceError as error:
         raise DatasetError(str(error)) from None
     if not isinstance(content, dict) or content.get("format") != FORMAT_NAME:

@@ -67,19 +67,30 @@ class DatasetHeader:
 def publish(folder: Path, header: DatasetHeader, receipts: Sequence[Receipt]) -> Manifest:
     """Write the documents into `folder`'s partial folder and give it its name.
 
-    A receipt that is not there yet is written, too. Raises `DatasetError` when `folder` exists, no sample was
-    written, a group lies in two splits, or two samples have one key.
+    A receipt that is not there yet is written, too. Raises `DatasetError` when `folder` exists, and as
+    `write_documents` does.
     """
     if folder.exists():
         raise DatasetError(f"{folder}: exists already, and datasets are immutable; choose another name, or remove it")
     staging = partial_folder(folder)
-    written = sorted((r for r in receipts if r.samples), key=lambda receipt: receipt.shard)
-    if not written:
-        raise DatasetError(f"{folder}: every pair was refused, so there is no dataset to write")
-    _check_groups(written)
-    _check_keys(written)
     for receipt in receipts:
         write_receipt(staging, receipt)
+    manifest = write_documents(staging, header, receipts)
+    staging.rename(folder)
+    sync_directory(folder.parent)
+    return manifest
+
+
+def write_documents(staging: Path, header: DatasetHeader, receipts: Sequence[Receipt]) -> Manifest:
+    """Write what makes shards a dataset into `staging`: indexes, statistics, card, and the manifest last.
+
+    Raises `DatasetError` when no sample was written, a group lies in two splits, or two samples have one key.
+    """
+    written = sorted((r for r in receipts if r.samples), key=lambda receipt: receipt.shard)
+    if not written:
+        raise DatasetError(f"{header.name}: every pair was refused, so there is no dataset to write")
+    _check_groups(written)
+    _check_keys(written)
     splits = {
         split: _write_split(staging, split, [r for r in written if r.split == split])
         for split in sorted({r.split for r in written})
@@ -99,8 +110,6 @@ def publish(folder: Path, header: DatasetHeader, receipts: Sequence[Receipt]) ->
     )
     write_bytes(staging / CARD, dataset_card(manifest).encode())
     write_manifest(staging, manifest)
-    staging.rename(folder)
-    sync_directory(folder.parent)
     return manifest
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from shards.manifest import write_receipt
 from shards.schema import Receipt, Reject
-from shards.writer import Dequantize, Sample, write_shard
+from shards.writer import Dequantize, Sample, differs, write_shard
 
 
 def shard_file(name: str, split: str, number: int) -> str:
@@ -23,9 +23,15 @@ def write_with_receipt(
     samples: Sequence[Sample],
     rejected: Sequence[Reject] = (),
     dequantize: Dequantize | None = None,
+    expected_sha256: str | None = None,
 ) -> Receipt:
-    """Write a shard under `folder` and then its receipt, the commit marker; without samples the receipt alone."""
-    written = write_shard(folder / file, samples, dequantize) if samples else None
+    """Write a shard under `folder` and then its receipt, the commit marker; without samples the receipt alone.
+
+    Raises `DatasetError`, and leaves what is there, where the shard does not come out as `expected_sha256` says.
+    """
+    if expected_sha256 and not samples:
+        raise differs(file, "none of its pairs can be used", expected_sha256)
+    written = write_shard(folder / file, samples, dequantize, expected_sha256) if samples else None
     receipt = Receipt(
         shard=file,
         split=split,

@@ -13,7 +13,7 @@ from typing import IO, Any, Protocol
 import fsspec
 from filelock import FileLock
 
-from shards.errors import DamageError, DatasetError, MisuseError
+from shards.errors import CascadenceError, DamageError, DatasetError, MisuseError
 from shards.files import atomic_file, sha256_bytes, sha256_file, write_bytes
 from shards.manifest import MANIFEST, STATISTICS, read_manifest
 from shards.mends import mend_shard
@@ -93,7 +93,7 @@ class CachedStore:
                 if digest.hexdigest() != shard.sha256:
                     raise OSError("its sha256 is not the manifest's")
 
-        _with_retries(fetch, source)
+        with_retries(fetch, source)
 
     def _reserve(self, file: IO[bytes], needed: int) -> None:
         """Give a download its place on the disk, once evictions and other downloads leave the room for it."""
@@ -185,21 +185,24 @@ def fetch_documents(url: str, cache: Path, **options: Any) -> Path:
 
 def _fetch(files: Any, path: str) -> bytes:
     found: list[bytes] = []
-    _with_retries(lambda: found.append(files.cat_file(path)), path)
+    with_retries(lambda: found.append(files.cat_file(path)), path)
     return found[0]
 
 
-def _with_retries(work: Callable[[], None], source: str) -> None:
+def with_retries(work: Callable[[], None], source: str, done: str = "fetched") -> None:
+    """Do something with a remote file, again after a failure. Raises `DatasetError` where it fails each time."""
     for attempt in range(1, ATTEMPTS + 1):
         try:
             work()
         except FileNotFoundError:
             raise DatasetError(f"{source}: there is no such file; check the address of the dataset") from None
-        except OSError as error:
+        except CascadenceError:
+            raise
+        except Exception as error:  # each file system has errors of its own kind
             if attempt == ATTEMPTS:
                 raise DatasetError(
-                    f"{source}: could not be fetched in {ATTEMPTS} attempts ({error}); check the connection and the "
-                    "source, and run it again"
+                    f"{source}: could not be {done} in {ATTEMPTS} attempts ({error}); check the connection and "
+                    "the address, and run it again"
                 ) from error
             time.sleep(0.2 * attempt)
         else:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shards.checksum import crc32
+from shards.errors import DatasetError
 from shards.files import atomic_file, canonical_json, sha256_bytes
 from shards.index import make_row
 from shards.latents import add_sums, channel_sums
@@ -54,11 +55,17 @@ def sample_key(input_side: Side, target_side: Side, codec_fingerprint: str) -> s
     return sha256_bytes(canonical_json(content))[:32]
 
 
-def write_shard(path: Path, samples: Sequence[Sample], dequantize: Dequantize | None = None) -> WrittenShard:
+def write_shard(
+    path: Path,
+    samples: Sequence[Sample],
+    dequantize: Dequantize | None = None,
+    expected_sha256: str | None = None,
+) -> WrittenShard:
     """Write samples, in order, as a shard. The same samples always give the same bytes.
 
     Codes are measured as the latents that they stand for: without `dequantize` they get no statistics. Raises
-    `ValueError` without samples (an empty shard has no meaning), and where they have not all the same members.
+    `ValueError` without samples (an empty shard has no meaning), and where they have not all the same members;
+    `DatasetError`, before the file takes its name, where its hash is not `expected_sha256`.
     """
     if not samples:
         raise ValueError(f"{path}: a shard needs at least one sample")
@@ -81,7 +88,17 @@ def write_shard(path: Path, samples: Sequence[Sample], dequantize: Dequantize | 
             rows.append(make_row(places, sample.record))
         file.write(END)
         digest.update(END)
+        if expected_sha256 not in {None, digest.hexdigest()}:
+            raise differs(path.name, f"its SHA-256 would be {digest.hexdigest()[:16]}", str(expected_sha256))
     return WrittenShard(offset + len(END), digest.hexdigest(), tuple(rows), _statistics(samples, dequantize))
+
+
+def differs(shard: str, what: str, expected_sha256: str) -> DatasetError:
+    """Make the error of a shard that does not come out as a manifest says."""
+    return DatasetError(
+        f"{shard}: does not come out as it was ({what}, the manifest says {expected_sha256[:16]}): its sources or the "
+        "code have changed since; restore it from a copy, or make the dataset anew with --overwrite"
+    )
 
 
 def _payloads(sample: Sample) -> dict[str, bytes]:

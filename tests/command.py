@@ -1,4 +1,4 @@
-"""`python -m shards`, run inside the test's process."""
+"""`python -m shards`, `python -m pipeline` and `python -m training`, run inside the test's process."""
 
 from __future__ import annotations
 
@@ -11,10 +11,15 @@ from typing import Any
 
 import typer
 
+from pipeline.cli.app import app as pipeline_app
 from shards.cli.app import app
 from shards.console import run
+from training.cli import app as training_app
 
-COMMAND: Any = typer.main.get_command(app)  # made once: making it takes longer than most verbs
+# Made once: making them takes longer than most verbs.
+COMMAND: Any = typer.main.get_command(app)
+PIPELINE: Any = typer.main.get_command(pipeline_app)
+TRAINING: Any = typer.main.get_command(training_app)
 
 
 @dataclass(frozen=True)
@@ -31,12 +36,26 @@ class Outcome:
 
 
 def run_shards(*arguments: object) -> Outcome:
-    """Run a verb; gives its exit code and, without colours, what it printed."""
+    """Run a verb of `shards`; gives its exit code and, without colours, what it printed."""
+    return _run(COMMAND, "shards", arguments)
+
+
+def run_pipeline(*arguments: object) -> Outcome:
+    """Run a command of `pipeline` likewise."""
+    return _run(PIPELINE, "python -m pipeline", arguments)
+
+
+def run_training(*arguments: object) -> Outcome:
+    """Run a command of `training` likewise."""
+    return _run(TRAINING, "python -m training", arguments)
+
+
+def _run(command: Any, program: str, arguments: tuple[object, ...]) -> Outcome:
     out, err = io.StringIO(), io.StringIO()
     code: Any = None
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
-            run(COMMAND, "shards", [str(argument) for argument in arguments])
+            run(command, program, [str(argument) for argument in arguments])
         except SystemExit as exited:
             code = exited.code
     assert isinstance(code, int)

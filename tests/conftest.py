@@ -1,18 +1,65 @@
-"""What several test files share: one real Ray for the whole session."""
+"""What several test files share: one real Ray, one S3 and one file of weights for the whole session."""
 
 from __future__ import annotations
 
 import os
+import socket
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import fsspec
 import pytest
+
+if TYPE_CHECKING:
+    from make_weights import SeededWeights
 
 # One thread for each process: where several share few cores, threads that wait for a core spin and slow all down.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def seeded() -> Iterator[SeededWeights]:
+    """EnCodec's architecture with seeded weights, made once and deleted at the end: they are 93 MB."""
+    from make_weights import make_weights
+
+    from shards.codec.weights import WEIGHTS_FILE
+
+    with tempfile.TemporaryDirectory() as folder:
+        yield make_weights(Path(folder) / WEIGHTS_FILE)
+
+
+@pytest.fixture
+def no_published_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty torch hub cache, and nothing to fill it from; gives where the published weights would lie."""
+    import encodec.model
+
+    from shards.codec.weights import weights_path
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setenv("no_proxy", "*")
+    with socket.socket() as closed:
+        # Bound and not listening: nobody answers, and nobody else can.
+        closed.bind(("127.0.0.1", 0))
+        monkeypatch.setattr(encodec.model, "ROOT_URL", f"http://127.0.0.1:{closed.getsockname()[1]}/")
+        yield weights_path(None)
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """Serve S3 on loopback, with a bucket named `bucket`; gives the address. Any key and secret will do."""
+    moto_server = pytest.importorskip("moto.server")
+    server = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    address = f"http://{host}:{port}"
+    options = {"key": "test", "secret": "test", "endpoint_url": address, "skip_instance_cache": True}
+    fsspec.filesystem("s3", **options).mkdir("bucket")
+    yield address
+    server.stop()
 
 
 @pytest.fixture(scope="session")

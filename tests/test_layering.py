@@ -21,7 +21,7 @@ ONE_DOOR = {
     "ray": {"pipeline/job.py", "training/launch.py", "training/worker.py"},
     "safetensors": {"training/checkpoint.py", "shards/codec/weights.py"},
     "fsspec": {"shards/store.py"},
-    "filelock": {"shards/store.py"},
+    "filelock": {"shards/store.py", "pipeline/claim.py"},
     "webdataset": {"shards/backend.py"},
     "zlib_ng": {"shards/checksum.py"},
     "yaml": {"shards/settings.py", "training/checkpoint.py"},

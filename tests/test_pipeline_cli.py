@@ -201,6 +201,7 @@ def test_encode_reports_in_json_and_again(pairs: Path, tmp_path: Path, capsys: C
         assert printed(capsys) == {
             "out": str(out),
             "samples": 4,
+            "shards": 2,
             "rejected": {},
             "encoded_shards": encoded,
             "kept_shards": kept,
@@ -218,10 +219,12 @@ def test_encode_tells_people_what_it_made_and_what_it_refused(pairs: Path, tmp_p
     assert cli(*arguments) == 0
     said = capsys.readouterr()
     assert said.out.splitlines() == [
-        f"{out}: 3 pairs in 2 shards (0 kept from before), 1 refused (1 missing)",
-        f"the refused pairs are listed in {out / 'rejects.jsonl'}",
+        f"{out}: 3 pairs in 2 shards (0 kept from before), 1 refused",
+        " refused  pairs  for example                       ",
+        " missing  1      absent.wav: there is no such file ",
+        f"all refused pairs are listed in {out / 'rejects.jsonl'}",
     ]
-    assert said.err.splitlines()[-1].startswith("encoded 4/4 pairs in 2 shards, ")
+    assert said.err.splitlines()[-1].startswith("encoded 4/4 pairs, 2/2 shards, ")
 
 
 def test_a_configuration_file_and_options_are_recorded(pairs: Path, tmp_path: Path) -> None:

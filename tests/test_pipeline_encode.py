@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import encodec.model
 import numpy as np
 import pytest
 import soundfile
@@ -20,24 +19,24 @@ import torch
 
 from pipeline import job
 from pipeline.cli.app import app
-from pipeline.config import CodecConfig, EncodeConfig, OutputConfig
-from pipeline.encode import Outcome, Runner, encode_dataset, encode_locally
+from pipeline.config import CodecConfig, EncodeConfig, EncoderConfig, OutputConfig
+from pipeline.destination import Destination, open_destination
+from pipeline.encode import Advance, Outcome, Runner, encode_dataset, encode_locally
 from pipeline.job import ShardEncoder, encode_with_ray
+from pipeline.observer import Observer
 from pipeline.pairing import Pairs, make_pairs, write_pairs
 from pipeline.plan import ShardPlan
+from pipeline.stopping import Stop
 from pipeline.synthesize import SAMPLE_RATE, synthesize_pair
 from shards import console
 from shards.audio import decode_flac, read, write_wav
 from shards.audit import verify
-from shards.cli.app import app as inspection
-from shards.codec.encodec import EncodecCodec
 from shards.codec.mdct import MdctCodec
 from shards.codec.weights import WEIGHTS_FILE, WEIGHTS_SHA256
 from shards.dataset import open_dataset
 from shards.errors import CascadenceError, CodecError, MisuseError
 from shards.schema import Receipt, SampleRecord
 from shards.wire import decode_array
-from training.cli import app as training
 
 SECONDS = 2.0
 PAIRS = 6
@@ -90,7 +89,7 @@ def paired(root: Path) -> Pairs:
 
 
 def encode(pairs: Pairs, folder: Path, config: EncodeConfig = TWO_A_SHARD, runner: Runner = encode_locally) -> Outcome:
-    return encode_dataset(pairs, folder, config, runner, lambda receipt, shards: None)
+    return encode_dataset(pairs, folder, config, runner)
 
 
 def files(folder: Path) -> dict[str, str]:
@@ -250,7 +249,7 @@ def test_a_window_of_a_long_file_is_exactly_the_flac(wavs: Path, tmp_path: Path)
 def test_ray_makes_the_same_dataset_as_one_process(
     ray_cluster: Any, undisturbed: Path, wavs: Path, tmp_path: Path, max_actors: int
 ) -> None:
-    config = TWO_A_SHARD.model_copy(update={"max_actors": max_actors})
+    config = TWO_A_SHARD.model_copy(update={"encoder": EncoderConfig(max_actors=max_actors)})
     outcome = encode(paired(wavs), tmp_path / "ds", config, encode_with_ray)
     assert (outcome.encoded_shards, outcome.kept_shards) == (4, 0)
     assert_same_dataset(tmp_path / "ds", undisturbed)
@@ -272,7 +271,7 @@ def test_ray_encodes_from_another_directory_than_its_own(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write_pairs(Path("pairs.jsonl"), paired(wavs))
-    assert cli("encode", "pairs.jsonl", "--out", "ds", "--codec", "mdct", "--set", "max_actors=1") == 0
+    assert cli("encode", "pairs.jsonl", "--out", "ds", "--codec", "mdct", "--set", "encoder.max_actors=1") == 0
     assert {record.key for record, _ in records(tmp_path / "ds")} == {r.key for r, _ in records(undisturbed)}
     assert {path.name for path in tmp_path.iterdir()} == {"ds", "pairs.jsonl"}
 
@@ -282,14 +281,16 @@ def deadly_encoder(flags: Path, file: str, deaths: int) -> type[ShardEncoder]:
     host = socket.gethostname()
 
     class Deadly(ShardEncoder):
-        def encode(self, plan: ShardPlan) -> Receipt:
-            if plan.file == file and len(list(flags.iterdir())) < deaths:
-                (flags / str(os.getpid())).touch()
-                shard = self._staging / plan.file
-                shard.parent.mkdir(parents=True, exist_ok=True)
-                shard.with_name(f"{shard.name}.tmp.{host}.{os.getpid()}").write_bytes(b"half a shard")
-                os.kill(os.getpid(), signal.SIGKILL)
-            return super().encode(plan)
+        def encode(self, plan: ShardPlan) -> Iterator[float | Receipt]:
+            for event in super().encode(plan):
+                if plan.file == file and len(list(flags.iterdir())) < deaths:
+                    (flags / str(os.getpid())).touch()
+                    shard = Path(self._destination.place(plan.file))
+                    shard.with_name(f"{shard.name}.tmp.{host}.{os.getpid()}").write_bytes(b"half a shard")
+                    shard.unlink(missing_ok=True)
+                    Path(self._destination.place(plan.receipt)).unlink(missing_ok=True)
+                    os.kill(os.getpid(), signal.SIGKILL)
+                yield event
 
     return Deadly
 
@@ -300,7 +301,7 @@ def test_a_shard_whose_encoder_was_killed_is_made_by_another(
 ) -> None:
     (flags := tmp_path / "flags").mkdir()
     monkeypatch.setattr(job, "ShardEncoder", deadly_encoder(flags, "train/ds-train-000001.tar", deaths=1))
-    config = TWO_A_SHARD.model_copy(update={"max_actors": 1})
+    config = TWO_A_SHARD.model_copy(update={"encoder": EncoderConfig(max_actors=1)})
     encode(paired(wavs), tmp_path / "ds", config, encode_with_ray)
     assert len(list(flags.iterdir())) == 1
     assert_same_dataset(tmp_path / "ds", undisturbed)
@@ -314,14 +315,14 @@ def test_a_shard_that_kills_every_encoder_is_one_line_and_the_others_are_kept(
     write_pairs(tmp_path / "pairs.jsonl", paired(wavs))
     out = tmp_path / "ds"
     arguments = ["encode", tmp_path / "pairs.jsonl", "--out", out, "--codec", "mdct"]
-    arguments += ["--set", "output.samples_per_shard=2", "--set", "max_actors=1"]
+    arguments += ["--set", "output.samples_per_shard=2", "--set", "encoder.max_actors=1"]
     with monkeypatch.context() as patch:
         patch.setattr(job, "ShardEncoder", deadly_encoder(flags, "val/ds-val-000000.tar", deaths=99))
         assert cli(*arguments) == 1
     assert len(list(flags.iterdir())) == job.ATTEMPTS
     error = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(error) == 1
-    for part in ("val/ds-val-000000.tar", "3 times", "val/pair_0005_input.wav", "look for a broken file"):
+    for part in ("val/ds-val-000000.tar", "3 times", "val/pair_0005_input.wav", "too little memory"):
         assert part in error[0]
     assert not out.exists()
     assert not list(tmp_path.glob("ds.partial/val/*.tar"))
@@ -339,7 +340,7 @@ def test_an_encoder_that_fails_says_why_in_one_line(
     (tmp_path / "ds.partial").mkdir()
     (tmp_path / "ds.partial" / "val").touch()
     arguments = ["encode", tmp_path / "pairs.jsonl", "--out", tmp_path / "ds", "--codec", "mdct"]
-    assert cli(*arguments, "--set", "max_actors=1") == 1
+    assert cli(*arguments, "--set", "encoder.max_actors=1") == 1
     error = capsys.readouterr().err
     assert error == f"error: {tmp_path / 'ds.partial' / 'val'}: File exists\n"
 
@@ -348,14 +349,16 @@ def test_an_encoder_that_fails_says_why_in_one_line(
 def test_weights_that_only_the_workers_lack_are_named(ray_cluster: Any, wavs: Path, tmp_path: Path) -> None:
     seen: list[ShardPlan] = []
 
-    def planned(plans: Sequence[ShardPlan], config: EncodeConfig, staging: Path) -> Iterator[Receipt]:
+    def planned(
+        plans: Sequence[ShardPlan], config: EncodeConfig, destination: Destination, stop: Stop
+    ) -> Iterator[Advance | Receipt]:
         seen.extend(plans)
-        return encode_locally(plans, config, staging)
+        return encode_locally(plans, config, destination, stop)
 
     encode(paired(wavs), tmp_path / "ds", runner=planned)
-    config = EncodeConfig(codec=CodecConfig(name="encodec", weights="absent.th"), max_actors=1)
+    config = EncodeConfig(codec=CodecConfig(name="encodec", weights="absent.th"))
     with pytest.raises(CodecError, match=r"absent\.th") as caught:
-        list(encode_with_ray(seen[:1], config, tmp_path / "ds.partial"))
+        list(encode_with_ray(seen[:1], config, open_destination(tmp_path / "other"), Stop()))
     assert "\n" not in str(caught.value)
 
 
@@ -369,12 +372,14 @@ class Counting:
         self.made: list[str] = []
         self.stop_before = stop_before
 
-    def __call__(self, plans: Sequence[ShardPlan], config: EncodeConfig, staging: Path) -> Iterator[Receipt]:
+    def __call__(
+        self, plans: Sequence[ShardPlan], config: EncodeConfig, destination: Destination, stop: Stop
+    ) -> Iterator[Advance | Receipt]:
         for number, plan in enumerate(plans):
             if number == self.stop_before:
                 raise KeyboardInterrupt
             self.made.append(plan.file)
-            yield from encode_locally([plan], config, staging)
+            yield from encode_locally([plan], config, destination, stop)
 
 
 def stopped(pairs: Pairs, folder: Path, after: int, config: EncodeConfig = TWO_A_SHARD) -> None:
@@ -391,12 +396,23 @@ def test_a_stopped_job_goes_on_where_it_was(undisturbed: Path, wavs: Path, tmp_p
     with pytest.raises(CascadenceError, match=r"not finished; run the same .* again"):
         open_dataset(folder)
 
-    heard: list[tuple[str, int]] = []
-    outcome = encode_dataset(pairs, folder, TWO_A_SHARD, second, lambda r, shards: heard.append((r.shard, shards)))
+    class Listening(Observer):
+        def __init__(self) -> None:
+            self.heard: list[tuple[str, str]] = []
+
+        def kept(self, receipt: Receipt) -> None:
+            self.heard.append((receipt.shard, "kept"))
+
+        def finished(self, receipt: Receipt) -> None:
+            self.heard.append((receipt.shard, "made"))
+
+    listening = Listening()
+    outcome = encode_dataset(pairs, folder, TWO_A_SHARD, second, listening)
 
     assert second.made == ["val/ds-val-000000.tar"]
     assert (outcome.encoded_shards, outcome.kept_shards) == (1, 3)
-    assert sorted(heard) == [(plan, 4) for plan in sorted(f for f in files(folder) if f.endswith(".tar"))]
+    shards = sorted(f for f in files(folder) if f.endswith(".tar"))
+    assert sorted(listening.heard) == [*((shard, "kept") for shard in shards[:3]), (shards[3], "made")]
     assert_same_dataset(folder, undisturbed)
     assert {path.name for path in tmp_path.iterdir()} == {"ds"}
 
@@ -606,68 +622,24 @@ def test_an_unknown_codec_is_misuse(wavs: Path, tmp_path: Path, capsys: pytest.C
 
 
 def test_missing_weights_are_one_line_before_any_worker_starts(
-    wavs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    no_published_weights: Path,
+    wavs: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     def connect() -> None:
         raise AssertionError("a worker was started")
 
     write_pairs(tmp_path / "pairs.jsonl", paired(wavs))
     monkeypatch.setattr(job, "connect_ray", connect)
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    monkeypatch.setenv("no_proxy", "*")
-    with socket.socket() as closed:
-        # Bound and not listening: nobody answers, and nobody else can.
-        closed.bind(("127.0.0.1", 0))
-        monkeypatch.setattr(encodec.model, "ROOT_URL", f"http://127.0.0.1:{closed.getsockname()[1]}/")
-        assert cli("encode", tmp_path / "pairs.jsonl", "--out", tmp_path / "ds") == 1
+    assert cli("encode", tmp_path / "pairs.jsonl", "--out", tmp_path / "ds") == 1
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert error.count("\n") == 1
     for part in (WEIGHTS_FILE, WEIGHTS_SHA256, "--codec-weights"):
         assert part in error
     assert not list(tmp_path.glob("ds*"))
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """EnCodec's architecture with random weights, in a file whose name means something else to YAML."""
-    torch.manual_seed(0)
-    state = encodec.model.EncodecModel.encodec_model_24khz(pretrained=False).state_dict()
-    for name, tensor in state.items():
-        if name.endswith("embed"):  # else all zero, and every code 0
-            tensor.normal_()
-    path = tmp_path_factory.mktemp("weights") / "seeded #1.th"
-    torch.save(state, path)
-    yield path
-    path.unlink()  # 90 MB
-
-
-def test_encodec_from_end_to_end(wavs: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pair = make_pairs(wavs, "suffix", 1.0, seed=0, val_fraction=0)[0]
-    write_pairs(tmp_path / "pairs.jsonl", pair.model_copy(update={"pairs": pair.pairs[:1]}))
-    out = tmp_path / "ds"
-    arguments = ["encode", tmp_path / "pairs.jsonl", "--out", out, "--codec-weights", weights, "--local"]
-
-    assert cli(*arguments) == 1
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
-    assert "--codec-allow-unknown-weights" in error
-    assert not list(tmp_path.glob("ds*"))
-
-    assert cli(*arguments, "--codec-allow-unknown-weights") == 0
-    codec = open_dataset(out).codec
-    assert (codec.name, codec.stage, codec.bandwidth) == ("encodec", "pre_quantizer", 6.0)
-    assert codec.weights_sha256 == hashlib.sha256(weights.read_bytes()).hexdigest()
-    assert str(weights.parent) not in (out / "dataset.json").read_text(), "a path of this machine"
-    ((record, latents),) = records(out)
-    assert latents["input"].shape == latents["target"].shape == (128, 75)
-
-    model = encodec.model.EncodecModel.encodec_model_24khz(pretrained=False)
-    model.load_state_dict(torch.load(weights, weights_only=True))
-    audio = torch.from_numpy(read(wavs / record.target.path).mono(SAMPLE_RATE)[:SAMPLE_RATE])
-    with torch.no_grad():
-        expected = model.encoder(audio[None, None])[0].numpy()
-    np.testing.assert_allclose(latents["target"], expected, rtol=2e-3, atol=1e-3)
 
 
 def test_codes_of_a_codec_without_a_quantizer_are_refused_before_any_work(
@@ -685,69 +657,3 @@ def test_codes_of_a_codec_without_a_quantizer_are_refused_before_any_work(
     assert error.count("\n") == 1
     assert "--latents float16" in error
     assert {path.name for path in tmp_path.iterdir()} == {"pairs.jsonl"}
-
-
-def test_codes_from_end_to_end(wavs: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pairs = make_pairs(wavs, "suffix", 1.0, seed=0, val_fraction=0)[0]
-    write_pairs(tmp_path / "pairs.jsonl", pairs.model_copy(update={"pairs": pairs.pairs[:2]}))
-    arguments = ["encode", tmp_path / "pairs.jsonl", "--codec-weights", weights, "--codec-allow-unknown-weights"]
-    arguments += ["--local", "--latents", "codes", "--audio", "both"]
-    for name in ("ds", "again/ds"):
-        assert cli(*arguments, "--out", tmp_path / name) == 0
-    out = tmp_path / "ds"
-    assert_same_dataset(out, tmp_path / "again" / "ds")
-    assert verify(out, "full").problems == ()
-
-    dataset = open_dataset(out)
-    assert dataset.codec.stage == "quantized"
-    assert [(field.dtype, field.shape) for field in dataset.manifest.fields] == [("int16", (8, 75))] * 2
-    codec = EncodecCodec.load(weights, allow_unknown_weights=True)
-    values = []
-    for number in range(2):
-        sample = dataset.read(dataset.locate(str(number)))
-        side = sample.record.target
-        audio = torch.from_numpy(read(wavs / side.path).mono(SAMPLE_RATE)[side.start :][:SAMPLE_RATE])
-        latents = codec.encode(audio[None, None])
-        expected = codec.quantize(latents)[0].numpy()
-        np.testing.assert_array_equal(sample.target, expected)
-        back = codec.dequantize(torch.tensor(sample.target)[None])
-        noise = (latents - back).square().sum() / latents.square().sum()
-        assert side.cast_snr_db == pytest.approx(-10 * float(torch.log10(noise)), abs=0.02)
-        values.append(back[0].numpy())
-    stats = json.loads((out / "stats.json").read_bytes())
-    np.testing.assert_allclose(stats["target"]["mean"], np.concatenate(values, 1).mean(1), rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(stats["target"]["max"], np.concatenate(values, 1).max(1), rtol=1e-6)
-
-    capsys.readouterr()
-    with pytest.raises(SystemExit):
-        console.run(inspection, "python -m shards", ["show", str(out), "0", "--json"])
-    shown = json.loads(capsys.readouterr().out)
-    assert (shown["stored"], shown["arrays"]["input"]["dtype"], shown["arrays"]["input"]["shape"]) == (
-        "codes",
-        "int16",
-        [8, 75],
-    )
-    assert 0 <= shown["arrays"]["input"]["min"] <= shown["arrays"]["input"]["max"] <= 1023
-    assert shown["flac_bytes"].keys() == {"input", "target"}
-
-
-def test_a_run_on_codes_trains_and_makes_music(wavs: Path, weights: Path, tmp_path: Path) -> None:
-    pairs = make_pairs(wavs, "suffix", 1.0, seed=0, val_fraction=0.3)[0]
-    config = EncodeConfig(
-        codec=CodecConfig(weights=str(weights), allow_unknown_weights=True), output=OutputConfig(latents="codes")
-    )
-    encode(pairs.model_copy(update={"pairs": (*pairs.pairs[:2], pairs.pairs[-1])}), tmp_path / "ds", config)
-    run, options = tmp_path / "run", ["--codec-weights", str(weights)]
-    settings = ["train.epochs=1", "data.batch_size=1", "model.cascade.layers=1", "train.audio_crop_seconds=0.1"]
-    arguments = ["launch", "--shards", tmp_path / "ds", "--run-dir", run, "--local", *options]
-    with pytest.raises(SystemExit) as done:
-        console.run(training, "training", [*map(str, arguments), *(f"--set={setting}" for setting in settings)])
-    assert done.value.code in {0, None}
-    best = run / "checkpoints" / "best"
-    sources = ["--input", str(wavs / pairs.pairs[0].input.path), "--target", str(wavs / pairs.pairs[0].target.path)]
-    for name, given in (("shards", ["--shards", str(tmp_path / "ds"), "--count", "1"]), ("files", sources)):
-        arguments = ["generate", "--checkpoint", best, "--out", tmp_path / name, *options, *given]
-        with pytest.raises(SystemExit) as done:
-            console.run(training, "training", list(map(str, arguments)))
-        assert done.value.code in {0, None}
-        assert (tmp_path / name / "piece_000" / "output.wav").is_file()

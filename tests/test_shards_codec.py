@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
-import socket
 import tempfile
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import encodec.model
 import pytest
 import safetensors.torch
 import torch
+from make_weights import SeededWeights, write_converted
 from torch import Tensor, nn
 
 from shards.codec import Codec, load_codec
@@ -27,15 +25,6 @@ SAMPLE_RATE = 24_000
 HOP = 320
 FRAMES = 40
 CROPS = [(0, FRAMES), (0, 1), (0, 3), (1, 5), (2, 4), (5, 12), (20, 33), (33, FRAMES), (FRAMES - 1, FRAMES)]
-
-
-@dataclass(frozen=True)
-class SeededWeights:
-    """EnCodec's architecture with random weights: the file as the package would have it, and its hash."""
-
-    path: Path
-    sha256: str
-    state: dict[str, Tensor]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -51,20 +40,6 @@ def folder() -> Iterator[Path]:
     """A folder that goes away with the module: the weights are too large to leave behind."""
     with tempfile.TemporaryDirectory() as path:
         yield Path(path)
-
-
-@pytest.fixture(scope="module")
-def seeded(folder: Path) -> SeededWeights:
-    torch.manual_seed(0)
-    state = encodec.model.EncodecModel.encodec_model_24khz(pretrained=False).state_dict()
-    for name, tensor in state.items():
-        if name.endswith(("embed", "embed_avg")):
-            tensor.normal_()
-        if name.endswith(("inited", "cluster_size")):
-            tensor.fill_(1)
-    path = folder / weights_module.WEIGHTS_FILE
-    torch.save(state, path)
-    return SeededWeights(path, hashlib.sha256(path.read_bytes()).hexdigest(), dict(state))
 
 
 @pytest.fixture(scope="module")
@@ -235,7 +210,8 @@ def test_encodec_is_the_package_s_encoder_and_decoder(encodec_codec: EncodecCode
 def test_encodec_is_causal(encodec_codec: EncodecCodec) -> None:
     audio = noise(1, 1, FRAMES * HOP) * 0.1
     longer, shorter = encodec_codec.encode(audio), encodec_codec.encode(audio[..., : 20 * HOP])
-    torch.testing.assert_close(longer[..., :20], shorter, rtol=1e-5, atol=1e-6)
+    # Kernels may add in another order for another length: 1e-6 of the latents' RMS. A frame ahead would change all.
+    torch.testing.assert_close(longer[..., :20], shorter, rtol=0.0, atol=1e-4 * float(shorter.square().mean().sqrt()))
 
 
 def test_encodec_names_its_weights(encodec_codec: EncodecCodec, seeded: SeededWeights) -> None:
@@ -273,25 +249,12 @@ def test_loading_encodec_is_silent_and_leaves_the_random_state(seeded: SeededWei
 def test_a_hugging_face_file_is_the_same_codec(
     encodec_codec: EncodecCodec, seeded: SeededWeights, folder: Path, newer_weight_norm: bool, training_buffers: bool
 ) -> None:
-    converted = {}
-    for name, tensor in seeded.state.items():
-        if not training_buffers and name.endswith(("inited", "cluster_size", "embed_avg")):
-            continue
-        for given, other in (
-            ("encoder.model.", "encoder.layers."),
-            ("decoder.model.", "decoder.layers."),
-            (".conv.conv.", ".conv."),
-            (".convtr.convtr.", ".conv."),
-            ("quantizer.vq.", "quantizer."),
-            ("._codebook.", ".codebook."),
-        ):
-            name = name.replace(given, other)
-        if newer_weight_norm:
-            name = name.replace("weight_g", "parametrizations.weight.original0")
-            name = name.replace("weight_v", "parametrizations.weight.original1")
-        converted[name] = tensor.contiguous()
-    path = folder / "model.safetensors"
-    safetensors.torch.save_file(converted, path)
+    path = write_converted(
+        folder / "model.safetensors",
+        seeded.state,
+        newer_weight_norm=newer_weight_norm,
+        training_buffers=training_buffers,
+    )
 
     codec = EncodecCodec.load(path, allow_unknown_weights=True)
 
@@ -331,16 +294,12 @@ def test_a_wrong_download_is_not_kept(seeded: SeededWeights, hub: Path, monkeypa
     assert list(hub.parent.iterdir()) == []
 
 
-def test_without_a_file_and_a_network_the_mend_is_named(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("no_proxy", "*")
-    with socket.socket() as closed:
-        # Bound and not listening: nobody answers, and nobody else can.
-        closed.bind(("127.0.0.1", 0))
-        monkeypatch.setattr(encodec.model, "ROOT_URL", f"http://127.0.0.1:{closed.getsockname()[1]}/")
-        message = error_of_load(None)
-    for part in (weights_module.WEIGHTS_FILE, weights_module.WEIGHTS_SHA256, str(hub.parent), "--codec-weights"):
+def test_without_a_file_and_a_network_the_mend_is_named(no_published_weights: Path) -> None:
+    message = error_of_load(None)
+    folder = no_published_weights.parent
+    for part in (weights_module.WEIGHTS_FILE, weights_module.WEIGHTS_SHA256, str(folder), "--codec-weights"):
         assert part in message
-    assert list(hub.parent.iterdir()) == []
+    assert list(folder.iterdir()) == []
 
 
 def test_a_spoiled_cache_is_refused_even_where_unknown_weights_are_allowed(hub: Path) -> None:

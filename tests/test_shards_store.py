@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ import fsspec
 import pytest
 from command import assert_one_line, run_shards
 from make_data import make_dataset
-from moto.server import ThreadedMotoServer
 
 from shards import Dataset, open_dataset
 from shards.errors import DatasetError
@@ -25,16 +23,10 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_dataset(tmp_path_factory.mktemp("data") / "tiny-v1", SIZES)
 
 
-@pytest.fixture(scope="module")
-def s3() -> Iterator[dict[str, Any]]:
-    """Serve S3 on loopback; gives the options of its fsspec file system."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    options = {"key": "test", "secret": "test", "endpoint_url": f"http://{host}:{port}", "skip_instance_cache": True}
-    fsspec.filesystem("s3", **options).mkdir("bucket")
-    yield options
-    server.stop()
+@pytest.fixture
+def s3(s3_server: str) -> dict[str, Any]:
+    """Give the options of the file system of an S3 server."""
+    return {"key": "test", "secret": "test", "endpoint_url": s3_server, "skip_instance_cache": True}
 
 
 @pytest.fixture(params=["s3", "memory"])

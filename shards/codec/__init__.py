@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from shards.codec.base import Codec
 from shards.errors import MisuseError
+from shards.schema import CodecSpec
 
 CODEC_NAMES = ("encodec", "mdct")
 
-__all__ = ["CODEC_NAMES", "Codec", "load_codec"]
+__all__ = ["CODEC_NAMES", "Codec", "codec_spec", "load_codec"]
 
 
 def load_codec(name: str, weights: Path | str | None = None, *, allow_unknown_weights: bool = False) -> Codec:
@@ -31,3 +33,12 @@ def load_codec(name: str, weights: Path | str | None = None, *, allow_unknown_we
             return EncodecCodec.load(weights, allow_unknown_weights=allow_unknown_weights)
         case _:
             raise MisuseError(f"unknown codec {name!r}; choose one of: {', '.join(CODEC_NAMES)}")
+
+
+def codec_spec(name: Literal["encodec", "mdct"]) -> CodecSpec:
+    """Describe a codec without loading it, and so without the hash of its weights."""
+    if name == "mdct":
+        from shards.codec.mdct import SPEC
+    else:
+        from shards.codec.encodec import SPEC
+    return SPEC

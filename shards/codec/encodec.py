@@ -17,6 +17,8 @@ from shards.errors import CodecError
 from shards.schema import CODEBOOK_SIZE, CodecSpec
 
 BANDWIDTH_KBPS = 6.0
+SPEC = CodecSpec(name="encodec", stage="pre_quantizer", bandwidth=BANDWIDTH_KBPS)
+"""Of the codec without its weights."""
 # The decoder's first convolution, of kernel 7, pads its left by reflection: it needs the first 7 frames even
 # where the crop ends before them.
 REFLECTED_FRAMES = 7
@@ -38,9 +40,7 @@ class EncodecCodec(Codec):
 
     def __init__(self, model: encodec.model.EncodecModel, weights_sha256: str) -> None:
         """Take over `model` and freeze it; `load` is the way to make one from a file."""
-        self.spec = CodecSpec(
-            name="encodec", stage="pre_quantizer", bandwidth=BANDWIDTH_KBPS, weights_sha256=weights_sha256
-        )
+        self.spec = SPEC.model_copy(update={"weights_sha256": weights_sha256})
         self._model = _freeze(model)
         layers = cast(nn.Sequential, model.decoder.model)
         self._decoder_head, self._decoder_tail = layers[:2], layers[2:]

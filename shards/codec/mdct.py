@@ -16,6 +16,7 @@ from shards.schema import CodecSpec
 # 0.1 * sqrt(320 / 128) = 0.158. Times 36 that is 5.7, the RMS of EnCodec's latents, so one model's
 # initialization and one set of loss weights suit both codecs.
 LATENT_SCALE = 36.0
+SPEC = CodecSpec(name="mdct", stage="transform")
 
 
 class MdctCodec(Codec):
@@ -31,7 +32,7 @@ class MdctCodec(Codec):
     """
 
     def __init__(self) -> None:
-        self.spec = CodecSpec(name="mdct", stage="transform")
+        self.spec = SPEC
         hop, window = self.spec.hop, 2 * self.spec.hop
         samples = torch.arange(window, dtype=torch.float64)
         bins = torch.arange(self.spec.dim, dtype=torch.float64) + 0.5

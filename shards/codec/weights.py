@@ -57,7 +57,9 @@ def read_weights(path: Path | str | None, root_url: str, *, allow_unknown: bool 
     `allow_unknown` accepts another hash, of a file named by `path` only: what the cache and the download are is
     fixed. Raises `CodecError` for a file that is missing, not the one meant, or not a checkpoint.
     """
-    chosen = _cached(root_url) if path is None else Path(path).expanduser()
+    chosen = weights_path(path)
+    if path is None and not chosen.is_file():
+        _download(f"{root_url.rstrip('/')}/{WEIGHTS_FILE}", chosen)
     try:
         with chosen.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
@@ -70,6 +72,11 @@ def read_weights(path: Path | str | None, root_url: str, *, allow_unknown: bool 
         raise CodecError(
             f"weights file {chosen} can't be read ({error.strerror or error}); check --codec-weights"
         ) from error
+
+
+def weights_path(path: Path | str | None) -> Path:
+    """Where the weights are read from: `path`, else the torch hub cache, where the `encodec` package has them too."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / WEIGHTS_FILE if path is None else Path(path).expanduser()
 
 
 def fit_to(weights: Weights, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -92,14 +99,6 @@ def fit_to(weights: Weights, expected: Mapping[str, Tensor]) -> dict[str, Tensor
             f"weights file {weights.path} does not fit EnCodec's 24 kHz model: {fault}; pass {WEIGHTS_FILE}"
         )
     return tensors
-
-
-def _cached(root_url: str) -> Path:
-    """Find the weights in the torch hub cache, where the `encodec` package puts them too, or fetch them into it."""
-    target = Path(torch.hub.get_dir()) / "checkpoints" / WEIGHTS_FILE
-    if not target.is_file():
-        _download(f"{root_url.rstrip('/')}/{WEIGHTS_FILE}", target)
-    return target
 
 
 def _download(url: str, target: Path) -> None:
