@@ -51,6 +51,8 @@ def run(app: typer.Typer, program: str, arguments: Sequence[str] | None = None) 
         raise SystemExit(stop.exit_code) from None
     except CascadenceError as error:
         _fail(str(error), error.exit_code, debug)
+    except BrokenPipeError:  # whoever reads has seen enough, as in `| head`
+        out.on_broken_pipe()
     except OSError as error:
         place = error.filename2 or error.filename  # of a rename: not the temporary name
         name = f"{place}: " if place else ""
@@ -73,6 +75,7 @@ def escape(text: str) -> str:
 def print_json(content: Any) -> None:
     """Print a document for programs."""
     sys.stdout.write(json.dumps(content, indent=2, sort_keys=True) + "\n")
+    sys.stdout.flush()  # here, where a reader that has gone is noticed
 
 
 def facts(title: str, rows: Sequence[tuple[str, object]]) -> None:

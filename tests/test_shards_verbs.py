@@ -33,8 +33,10 @@ from shards.writer import Sample
 ROOT = Path(__file__).parent.parent
 SHARD = "train/tiny-v1-train-000001.tar"
 VERBS = {
-    "Look": ("info", "list", "show", "stats", "order"),
-    "Check": ("verify", "index", "diff"),
+    "Look": ("info", "list", "show", "stats", "order", "report"),
+    "Check": ("verify", "index", "diff", "bench"),
+    "Make new datasets": ("repack", "merge", "split", "subset"),
+    "Listen and take out": ("listen", "plot", "export"),
 }
 
 
@@ -89,7 +91,7 @@ assert not heavy, heavy
 
 
 def test_help_groups_the_verbs_each_with_one_line() -> None:
-    environment = {**os.environ, "COLUMNS": "120", "NO_COLOR": "1"}
+    environment = {**os.environ, "COLUMNS": "86", "NO_COLOR": "1"}
     for name in ("FORCE_COLOR", "TTY_COMPATIBLE"):
         environment.pop(name, None)
     command = [sys.executable, "-m", "shards", "--help"]
@@ -100,6 +102,16 @@ def test_help_groups_the_verbs_each_with_one_line() -> None:
         assert panel, group
         for verb in verbs:
             assert re.search(rf"^│ {verb} +\S.*\. +│$", panel[0], re.MULTILINE), verb
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_a_reader_that_has_gone_is_no_error(dataset: Dataset, options: list[str]) -> None:
+    command = [sys.executable, "-m", "shards", "list", str(dataset.path), *options]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as listing:
+        assert listing.stdout is not None
+        assert listing.stderr is not None
+        listing.stdout.close()
+        assert listing.stderr.read() == b""
 
 
 # index

@@ -17,7 +17,6 @@ from shards.mends import mend_index, mend_shard
 from shards.scan import Payload, Scan
 from shards.schema import SIDES, ShardEntry
 
-
 TOGETHER = 16
 """Samples that are looked at in a row: what passes through the processor's cache in between costs each look its own."""
 

@@ -19,7 +19,7 @@ def bench_dataset(
     rounds: Annotated[int, typer.Option(min=1, help="Rounds that count; medians are printed.")] = 5,
     json: Json = False,
 ) -> None:
-    """Read the dataset in each way there is, and say how fast each one was here."""
+    """Read the dataset in each way there is, and say how fast it was."""
     from shards.bench import bench
 
     opened = open_dataset(dataset)

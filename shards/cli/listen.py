@@ -30,7 +30,7 @@ def export_samples(
     codec_weights: CodecWeights = None,
     json: Json = False,
 ) -> None:
-    """Take samples out as files: arrays, records, and audio decoded through the codec."""
+    """Take samples out as files: arrays, records, decoded audio."""
     formats = parse_formats(to)
     _check_folder(out)
     opened = open_dataset(dataset)
@@ -56,7 +56,7 @@ def listen(
     codec_weights: CodecWeights = None,
     json: Json = False,
 ) -> None:
-    """Decode both sides of a sample into WAV files for a player, with their levels."""
+    """Decode both sides of a sample into WAV files, with their levels."""
     from shards.audio import write_wav
 
     _check_folder(out)

@@ -33,7 +33,7 @@ def repack(
     shuffle: Annotated[int | None, typer.Option(min=0, metavar="SEED", help="Mix each split's pairs.")] = None,
     json: Json = False,
 ) -> None:
-    """Write a dataset anew: other shard sizes, another type of latents, another order."""
+    """Write a dataset anew: other shard sizes, type of latents, or order."""
     check_output(out)
     source = open_dataset(dataset)
     check_latents(source, latents)
@@ -55,7 +55,10 @@ def merge(
     samples_per_shard: PerShard = SAMPLES_PER_SHARD,
     json: Json = False,
 ) -> None:
-    """Join datasets of one codec, split by split; pairs that are equal to the byte are kept once."""
+    """Join datasets of one codec, split by split.
+
+    Pairs that are equal to the byte are kept once.
+    """
     check_output(out)
     sources = tuple(open_dataset(path) for path in datasets)
     fingerprints = [source.manifest.fingerprint for source in sources]
@@ -82,7 +85,10 @@ def split_dataset(
     samples_per_shard: PerShard = SAMPLES_PER_SHARD,
     json: Json = False,
 ) -> None:
-    """Divide all pairs into splits anew, whole tracks at a time; what no share asks for is train."""
+    """Divide all pairs into splits anew, whole tracks at a time.
+
+    What no share asks for is train.
+    """
     check_output(out)
     shares = parse_fractions(fraction)
     source = open_dataset(dataset)
@@ -100,7 +106,7 @@ def subset(
     samples_per_shard: PerShard = SAMPLES_PER_SHARD,
     json: Json = False,
 ) -> None:
-    """Keep some pairs of a dataset: listed ones, all but listed ones, or one split."""
+    """Keep some pairs: listed ones, all but listed ones, or one split."""
     check_output(out)
     if keys is None and drop is None and split is None:
         raise MisuseError("nothing says which pairs to keep; give --keys, --drop or --split")

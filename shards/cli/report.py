@@ -26,7 +26,10 @@ def report(
     codec_weights: CodecWeights = None,
     json: Json = False,
 ) -> None:
-    """Write one HTML page: health, contents, histograms, pairs to hear and see; exits with 1 when anything is wrong."""
+    """Write one HTML page: health, histograms, pairs to hear and see.
+
+    Exits with 1 when anything is wrong.
+    """
     # Here and not above: the other verbs need no template engine.
     from shards.report.collect import collect
     from shards.report.render import render
