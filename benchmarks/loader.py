@@ -6,7 +6,6 @@ pass of each reader does not count.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import tempfile
 from collections.abc import Iterator
@@ -19,26 +18,19 @@ import webdataset
 from numpy.typing import NDArray
 from torch import Tensor
 
+from benchmarks.dataset import CODEC, DTYPE, FRAMES, SAMPLES_PER_SHARD, make_dataset
 from benchmarks.peers import open_peers
 from benchmarks.timing import compare, measure, report, wants_json
 from shards import Dataset, open_dataset
-from shards.latents import LatentsType, cast
-from shards.manifest import codec_fingerprint, partial_folder
-from shards.publish import DatasetHeader, publish
-from shards.schema import ENVELOPE_SEGMENTS, Build, CodecSpec, Receipt, SampleRecord, Side
-from shards.writer import Sample, sample_key, write_shard
 
-SHARDS, SAMPLES_PER_SHARD = 4, 64
-FRAMES, BATCH = 1200, 16
-DTYPE: LatentsType = "float16"
-CODEC = CodecSpec(name="mdct", stage="transform")
+SHARDS, BATCH = 4, 16
 BASELINE = "webdataset .decode()"
 
 
 def main() -> None:
     as_json = wants_json(__doc__ or "")
     with tempfile.TemporaryDirectory() as temporary:
-        dataset = open_dataset(make_dataset(Path(temporary) / "bench"))
+        dataset = open_dataset(make_dataset(Path(temporary) / "bench", SHARDS))
         raw = write_raw(dataset, Path(temporary) / "raw")
         contenders = {
             BASELINE: lambda: consume(read_webdataset_decode(dataset)),
@@ -112,15 +104,6 @@ def stack(pairs: list[tuple[NDArray[Any], ...]]) -> tuple[Tensor, Tensor]:
     return source, goal
 
 
-def make_dataset(folder: Path) -> Path:
-    """Publish a dataset of seeded noise at the level of latents."""
-    rng = np.random.default_rng(0)
-    receipts = [_write_receipt(folder, number, rng) for number in range(SHARDS)]
-    build = Build(git_commit=None, versions={}, config={})
-    publish(folder, DatasetHeader("bench", CODEC, DTYPE, FRAMES * CODEC.hop, {"mode": "noise"}, build), receipts)
-    return folder
-
-
 def write_raw(dataset: Dataset, folder: Path) -> list[tuple[Path, Path]]:
     """Write the same arrays once more, as a file each."""
     files = []
@@ -131,57 +114,6 @@ def write_raw(dataset: Dataset, folder: Path) -> list[tuple[Path, Path]]:
             np.save(path, latents[0].numpy())
         files.append((pair[0], pair[1]))
     return files
-
-
-def _write_receipt(folder: Path, number: int, rng: np.random.Generator) -> Receipt:
-    file = f"train/bench-train-{number:06d}.tar"
-    samples = [_make_sample(number * SAMPLES_PER_SHARD + place, rng) for place in range(SAMPLES_PER_SHARD)]
-    written = write_shard(partial_folder(folder) / file, samples)
-    return Receipt(
-        shard=file,
-        split="train",
-        plan_sha256="",
-        samples=len(samples),
-        bytes=written.bytes,
-        sha256=written.sha256,
-        groups=tuple(sample.record.group for sample in samples),
-        rows=written.rows,
-        statistics=written.statistics,
-        rejected=(),
-    )
-
-
-def _make_sample(number: int, rng: np.random.Generator) -> Sample:
-    latents = [5.7 * rng.standard_normal((CODEC.dim, FRAMES), dtype=np.float32) for _ in range(2)]
-    stored, sides = [], []
-    for name, values in zip(("input", "target"), latents, strict=True):
-        array, snr = cast(values, DTYPE)
-        stored.append(array)
-        sides.append(
-            Side(
-                path=f"{number}_{name}.wav",
-                sha256=hashlib.sha256(array.tobytes()).hexdigest(),
-                sample_rate=CODEC.sample_rate,
-                channels=1,
-                start=0,
-                valid_frames=FRAMES,
-                rms=0.1,
-                peak=0.5,
-                envelope=(0.5,) * ENVELOPE_SEGMENTS,
-                cast_snr_db=round(snr, 2),
-            )
-        )
-    record = SampleRecord(
-        key=sample_key(sides[0], sides[1], codec_fingerprint(CODEC)),
-        split="train",
-        group=str(number),
-        pairing="noise",
-        pairing_seed=0,
-        codec_fingerprint=codec_fingerprint(CODEC),
-        input=sides[0],
-        target=sides[1],
-    )
-    return Sample(record, stored[0], stored[1])
 
 
 if __name__ == "__main__":

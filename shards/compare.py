@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shards.dataset import Dataset, Location
+from shards.dataset import Dataset
 from shards.index import INDEX_DTYPE
+from shards.locate import Location
 from shards.manifest import codec_fingerprint
 from shards.schema import SIDES, SampleRecord
 

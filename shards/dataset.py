@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,12 +13,14 @@ from numpy.typing import NDArray
 from shards.backend import BackendName
 from shards.buffers import BufferPool
 from shards.checksum import crc32
-from shards.errors import DatasetError, MisuseError
-from shards.files import sha256_bytes, sha256_file, write_bytes
+from shards.errors import DamageError, DatasetError, MisuseError
+from shards.files import sha256_file
 from shards.index import Index, load_index
-from shards.manifest import MANIFEST, read_manifest
+from shards.locate import Location, find
+from shards.manifest import read_manifest
+from shards.mends import mend_index, mend_shard
 from shards.schema import ArrayField, CodecSpec, Manifest, SampleRecord, ShardEntry, SideName, SplitEntry
-from shards.store import DEFAULT_CACHE_BYTES, CachedStore, LocalStore, Store, connect, fetch_bytes, is_url
+from shards.store import DEFAULT_CACHE_BYTES, CachedStore, LocalStore, Store, fetch_documents, is_url
 from shards.wire import decode_array, size_limit
 from shards.writer import Sample
 
@@ -32,21 +34,17 @@ MemberName = Literal["input", "json", "target", "input_flac", "target_flac"]
 FLAC_MEMBER: dict[SideName, MemberName] = {"input": "input_flac", "target": "target_flac"}
 
 
-class Location(NamedTuple):
-    """Where a sample is."""
-
-    split: str
-    number: int
-    key: str
-    shard: ShardEntry
-    position: int
-
-
 class Dataset:
-    """A published dataset: its manifest, its indexes, and loaders over its splits."""
+    """A published dataset: its manifest, its indexes, and loaders over its splits.
 
-    def __init__(self, path: Path, manifest: Manifest, store: Store | None = None) -> None:
+    `path` is the folder of its documents; `address` is what people call it: that folder, or the URL it is a cache of.
+    """
+
+    def __init__(
+        self, path: Path, manifest: Manifest, store: Store | None = None, *, address: str | None = None
+    ) -> None:
         self.path = path
+        self.address = address or str(path)
         self.manifest = manifest
         self.store = store or LocalStore(path)
         self.buffers = BufferPool()
@@ -71,7 +69,7 @@ class Dataset:
         """Return a split's entry. Raises `MisuseError` where there is none of that name."""
         if name not in self.splits:
             raise MisuseError(
-                f"{self.path}: there is no split {name!r}; choose one of: {', '.join(sorted(self.splits))}"
+                f"{self.address}: there is no split {name!r}; choose one of: {', '.join(sorted(self.splits))}"
             )
         return self.splits[name]
 
@@ -84,10 +82,7 @@ class Dataset:
     def _load_index(self, entry: SplitEntry, path: Path) -> Index:
         index = load_index(path)
         if len(index) != entry.samples or int(index["shard"].max(initial=0)) >= max(len(entry.shards), 1):
-            raise DatasetError(
-                f"{path}: its rows are not those of the manifest's shards; "
-                f"`python -m shards index {self.path} --rebuild` makes it anew"
-            )
+            raise DamageError(path, "its rows are not those of the manifest's shards", mend_index(self.path))
         return index
 
     def index_path(self, split: str) -> Path:
@@ -98,8 +93,8 @@ class Dataset:
         """Raise `DatasetError` unless the latents were made by `codec`."""
         if self.codec != codec:
             raise DatasetError(
-                f"{self.path}: its latents were made by the codec {describe_codec(self.codec)}, {wanted_by} was made "
-                f"for {describe_codec(codec)}; use shards of that codec (`python -m pipeline encode --codec "
+                f"{self.address}: its latents were made by the codec {describe_codec(self.codec)}, {wanted_by} was "
+                f"made for {describe_codec(codec)}; use shards of that codec (`python -m pipeline encode --codec "
                 f"{codec.name}{' --latents codes' if codec.stage == 'quantized' else ''}`)"
             )
 
@@ -150,11 +145,13 @@ class Dataset:
         A bare number counts through all splits, in the manifest's order; one too large for that is taken for the
         start of a key. Raises `MisuseError` where nothing, or more than one sample, has that name.
         """
-        found = self._locate_number(name) or self._locate_key(name)
+        found = find(self, name)
         if len(found) == 1:
             return found[0]
         problem = "no sample" if not found else f"{len(found)} samples"
-        raise MisuseError(f"{self.path}: {problem} named {name!r}; `python -m shards list {self.path}` shows the keys")
+        raise MisuseError(
+            f"{self.address}: {problem} named {name!r}; `python -m shards list {self.address}` shows the keys"
+        )
 
     def read(self, place: Location) -> Sample:
         """Read one sample whole, every byte checked. Raises `DatasetError` where it is damaged."""
@@ -183,7 +180,7 @@ class Dataset:
         offset, size = int(row[f"{member}_offset"]), int(row[f"{member}_bytes"])
         if not size and member.endswith("flac"):
             raise MisuseError(
-                f"{self.path}: holds no {member.replace('_', '.')}; encode it again with "
+                f"{self.address}: holds no {member.replace('_', '.')}; encode it again with "
                 "`python -m pipeline encode --audio both`"
             )
         with self.store.open(place.shard) as shard:
@@ -205,59 +202,22 @@ class Dataset:
             raise self._damaged(place, field.name, f"it is no {field.dtype} {list(field.shape)}")
         return array
 
-    def _damaged(self, place: Location, member: str, what: str) -> DatasetError:
+    def _damaged(self, place: Location, member: str, what: str) -> DamageError:
         offset = int(self.index(place.split)[place.number][f"{member}_offset"])
-        return damaged(self.path / place.shard.file, place.key, member, offset, what)
+        return self.damage(place.shard, place.key, member, offset, what)
 
-    def _locate_number(self, name: str) -> list[Location]:
-        place, mark, digits = name.rpartition("#" if "#" in name else ":")
-        if not (digits.isascii() and digits.isdecimal()):
-            return []
-        number = int(digits)
-        if mark == "#":
-            return [
-                found
-                for split, entry in self.splits.items()
-                for shard, one in enumerate(entry.shards)
-                if place in {one.file, one.file.rpartition("/")[2]} and number < one.samples
-                for found in self._where(split, _at(self.index(split), shard, number))
-            ]
-        for split, entry in self.splits.items():
-            if place and split != place:
-                continue
-            if number < entry.samples:
-                return [self.location(split, number)]
-            number -= entry.samples
-        return []
-
-    def _locate_key(self, name: str) -> list[Location]:
-        return [
-            found
-            for split in self.splits
-            for found in self._where(split, np.char.startswith(self.index(split)["key"], name.encode()))
-        ]
-
-    def _where(self, split: str, chosen: NDArray[np.bool_]) -> list[Location]:
-        return [self.location(split, int(number)) for number in np.flatnonzero(chosen)]
+    def damage(self, shard: ShardEntry, key: str, member: str, offset: int, what: str) -> DamageError:
+        """Make the error of one damaged member of a sample."""
+        mend = "remove the file, and it is fetched again" if self.store.remote else mend_shard(shard.file)
+        return DamageError(
+            self.path / shard.file, f"{member} of sample {key} at byte {offset} is damaged ({what})", mend
+        )
 
     def location(self, split: str, number: int) -> Location:
         """Tell where sample `number` of a split is."""
         row = self.index(split)[number]
         shard = self.splits[split].shards[int(row["shard"])]
         return Location(split, number, row["key"].decode(), shard, int(row["position"]))
-
-
-def _at(index: Index, shard: int, position: int) -> NDArray[np.bool_]:
-    chosen: NDArray[np.bool_] = (index["shard"] == shard) & (index["position"] == position)
-    return chosen
-
-
-def damaged(shard: Path, key: Any, member: str, offset: int, what: str) -> DatasetError:
-    """Make the error of one damaged member of a sample."""
-    return DatasetError(
-        f"{shard}: {member} of sample {key} at byte {offset} is damaged ({what}); restore the shard, or encode the "
-        "dataset again"
-    )
 
 
 def describe_codec(codec: CodecSpec) -> str:
@@ -277,7 +237,9 @@ def open_dataset(
     dataset is missing, unfinished or damaged.
     """
     if is_url(path):
-        return _open_remote(str(path), cache or Path.home() / ".cache" / "cascadence", cache_bytes, options)
+        folder = fetch_documents(str(path), cache or Path.home() / ".cache" / "cascadence", **options)
+        store = CachedStore(str(path), folder, cache_bytes, **options)
+        return Dataset(folder, read_manifest(folder), store, address=str(path))
     folder = Path(path)
     manifest = read_manifest(folder)
     for split, entry in manifest.splits.items():
@@ -285,35 +247,16 @@ def open_dataset(
             check_size(folder, shard)
         index = folder / "index" / f"{split}.npy"
         if not index.is_file() or sha256_file(index) != entry.index_sha256:
-            raise DatasetError(
-                f"{index}: the index is missing or changed; `python -m shards index {folder} --rebuild` makes it anew"
-            )
+            raise DamageError(index, "the index is missing or changed", mend_index(folder))
     return Dataset(folder, manifest)
-
-
-def _open_remote(url: str, cache: Path, cache_bytes: int, options: dict[str, Any]) -> Dataset:
-    files, root = connect(url, **options)
-    content = fetch_bytes(files, f"{root}/{MANIFEST}")
-    folder = cache / sha256_bytes(content)[:16]  # another dataset at the same address gets a folder of its own
-    write_bytes(folder / MANIFEST, content)
-    manifest = read_manifest(folder)
-    for split, entry in manifest.splits.items():
-        index = folder / "index" / f"{split}.npy"
-        if not index.is_file() or sha256_file(index) != entry.index_sha256:
-            fetched = fetch_bytes(files, f"{root}/index/{split}.npy")
-            if sha256_bytes(fetched) != entry.index_sha256:
-                raise DatasetError(f"{url}: the index of {split} is not the manifest's; upload the dataset again")
-            write_bytes(index, fetched)
-    return Dataset(folder, manifest, CachedStore(url, folder, cache_bytes, **options))
 
 
 def check_size(folder: Path, shard: ShardEntry) -> None:
     """Raise `DatasetError` unless a shard is there with the size that the manifest gives."""
     path = folder / shard.file
     if not path.is_file():
-        raise DatasetError(f"{path}: the shard is missing; restore it, or encode the dataset again")
+        raise DamageError(path, "the shard is missing", mend_shard(shard.file))
     size = path.stat().st_size
     if size != shard.bytes:
-        raise DatasetError(
-            f"{path}: has {size} bytes, the manifest says {shard.bytes}; restore it, or encode the dataset again"
-        )
+        what = f"has {size} bytes, the manifest says {shard.bytes}"
+        raise DamageError(path, what, mend_shard(shard.file))

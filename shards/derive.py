@@ -98,7 +98,7 @@ def subset(source: Dataset, keep: Collection[str] | None, drop: Collection[str],
         if chosen.any() and split in (None, name):
             kept[name] = picks[chosen]
     if not kept:
-        raise MisuseError(f"{source.path}: no sample is left; keep more keys, or drop fewer")
+        raise MisuseError(f"{source.address}: no sample is left; keep more keys, or drop fewer")
     return kept
 
 
@@ -112,8 +112,8 @@ def _require_keys(source: Dataset, asked: Collection[str], present: Collection[N
     unknown = sorted(set(asked) - known)
     if unknown:
         raise MisuseError(
-            f"{source.path}: no sample has the key {unknown[0]!r} ({len(unknown)} of {len(set(asked))} are unknown); "
-            f"`python -m shards list {source.path} --limit 0` shows the keys"
+            f"{source.address}: no sample has the key {unknown[0]!r} ({len(unknown)} of {len(set(asked))} are "
+            f"unknown); `python -m shards list {source.address} --limit 0` shows the keys"
         )
 
 
@@ -152,7 +152,7 @@ def by_track(source: Dataset, tracks: Tracks, fractions: Mapping[str, float], se
     try:
         homes = assign(dict(zip(tracks.names, counts.tolist(), strict=True)), fractions, seed)
     except ValueError as error:
-        raise MisuseError(f"{source.path}: {error}; ask for fewer splits") from None
+        raise MisuseError(f"{source.address}: {error}; ask for fewer splits") from None
     home_of = np.array([homes[name] for name in tracks.names])
     own = sorted(source.splits)
     return {
@@ -201,25 +201,25 @@ def check_alike(sources: Sequence[Dataset]) -> None:
     for other in others:
         if other.codec != first.codec:
             raise DatasetError(
-                f"{other.path}: its codec is {describe_codec(other.codec)}, that of {first.path} is "
+                f"{other.address}: its codec is {describe_codec(other.codec)}, that of {first.address} is "
                 f"{describe_codec(first.codec)}; encode one of them again with the other's codec"
             )
         if other.frames != first.frames:
             raise DatasetError(
-                f"{other.path}: its windows are {other.frames} frames long, those of {first.path} {first.frames}; pair "
-                "and encode one of them again with the other's --seconds"
+                f"{other.address}: its windows are {other.frames} frames long, those of {first.address} "
+                f"{first.frames}; pair and encode one of them again with the other's --seconds"
             )
         for mine, its in zip(first.manifest.fields, other.manifest.fields, strict=True):
             if mine.shape == its.shape and mine.dtype != its.dtype:
                 raise DatasetError(
-                    f"{other.path}: {its.name} is {its.dtype}, in {first.path} it is {mine.dtype}; make them alike "
-                    f"with `python -m shards repack --latents {mine.dtype}`"
+                    f"{other.address}: {its.name} is {its.dtype}, in {first.address} it is {mine.dtype}; make them "
+                    f"alike with `python -m shards repack --latents {mine.dtype}`"
                 )
         wanted, held = first.manifest.model_dump(exclude=_OWN), other.manifest.model_dump(exclude=_OWN)
         for name in (name for name in wanted if wanted[name] != held[name]):
             raise DatasetError(
-                f"{other.path}: its {name} is not that of {first.path} ({held[name]}, not {wanted[name]}); encode one "
-                "of them again with the other's settings"
+                f"{other.address}: its {name} is not that of {first.address} ({held[name]}, not {wanted[name]}); "
+                "encode one of them again with the other's settings"
             )
 
 
@@ -233,8 +233,8 @@ def check_tracks(sources: Sequence[Dataset], tracks: Sequence[Tracks]) -> None:
                 there, first = seen.setdefault(group, (split, source))
                 if there != split:
                     raise DatasetError(
-                        f"{source.path}: track {group!r} lies in its split {split}, and in the split {there} of "
-                        f"{first.path}; leave it out of one of them with `python -m shards subset --drop`"
+                        f"{source.address}: track {group!r} lies in its split {split}, and in the split {there} of "
+                        f"{first.address}; leave it out of one of them with `python -m shards subset --drop`"
                     )
 
 
@@ -266,8 +266,8 @@ def _check_equal(sources: Sequence[Dataset], first: Any, second: Any, key: str) 
     different = sorted({name.rpartition("_")[0] for name in _CONTENT if rows[0][name] != rows[1][name]})
     if different:
         raise DatasetError(
-            f"{sources[second['source']].path}: sample {key} has another {', '.join(different)} than in "
-            f"{sources[first['source']].path}; leave it out of one of them with `python -m shards subset --drop`"
+            f"{sources[second['source']].address}: sample {key} has another {', '.join(different)} than in "
+            f"{sources[first['source']].address}; leave it out of one of them with `python -m shards subset --drop`"
         )
 
 

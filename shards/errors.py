@@ -1,6 +1,7 @@
 """The errors that a person meets: one line that names the thing and the mend."""
 
 import re
+from pathlib import Path
 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
@@ -40,3 +41,14 @@ class CodecError(CascadenceError):
 
 class DatasetError(CascadenceError):
     """A dataset that is missing, incomplete, damaged or made for something else."""
+
+
+class DamageError(DatasetError):
+    """A file of a dataset that is not what it should be: which one, what is wrong with it, and the mend."""
+
+    def __init__(self, file: Path, what: str, mend: str) -> None:
+        super().__init__(file, what, mend)
+        self.file, self.what, self.mend = file, what, mend
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.what}; {self.mend}"

@@ -58,8 +58,8 @@ def load_codec_of(dataset: Dataset, weights: Path | None = None) -> Codec:
     made, asked = codec.spec.weights_sha256, dataset.codec.weights_sha256
     if made != asked:
         raise DatasetError(
-            f"{dataset.path}: its latents were made with weights {str(asked)[:12]}, these are {str(made)[:12]}; pass "
-            "the right file with --codec-weights"
+            f"{dataset.address}: its latents were made with weights {str(asked)[:12]}, these are {str(made)[:12]}; "
+            "pass the right file with --codec-weights"
         )
     return codec
 

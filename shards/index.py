@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import io
-import mmap
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from shards.checksum import crc32
-from shards.errors import DatasetError
+from shards.errors import DamageError, DatasetError
 from shards.files import write_bytes
+from shards.mends import mend_shard
+from shards.scan import Payload, Scan
 from shards.schema import IndexRow, SampleRecord
-from shards.wire import Member, array_header, is_whole, map_shard, samples, walk
+from shards.wire import array_header, is_whole
 
 INDEXED_MEMBERS = ("input", "json", "target", "input_flac", "target_flac")
 """The members by the names of their columns: the suffix `input.npy` is `input`, `input.flac` is `input_flac`."""
@@ -33,41 +32,45 @@ INDEX_DTYPE = np.dtype(
 )  # fmt: skip
 Index = NDArray[np.void]
 
+_REBUILD = "make it anew with `python -m shards index --rebuild DATASET`"
+
 
 def column(suffix: str) -> str:
     """Name the columns of the member with this suffix."""
     return suffix.removesuffix(".npy").replace(".", "_")
 
 
-def make_row(members: Mapping[str, Member], payloads: Mapping[str, bytes], sample: SampleRecord) -> IndexRow:
-    """Describe one sample from its members and payloads, both by suffix."""
-    places: dict[str, Any] = {}
-    for suffix, member in members.items():
-        name = column(suffix)
-        places[f"{name}_offset"] = member.offset
-        places[f"{name}_bytes"] = member.size
-        places[f"{name}_crc32"] = crc32(payloads[suffix])
-    return IndexRow(key=sample.key, input_rms=sample.input.rms, target_rms=sample.target.rms, **places)
+def make_row(places: Mapping[str, tuple[int, int, int]], sample: SampleRecord) -> IndexRow:
+    """Describe one sample from the offset, size and CRC-32 of its payloads, by suffix."""
+    columns = {
+        f"{column(suffix)}_{what}": value
+        for suffix, place in places.items()
+        for what, value in zip(("offset", "bytes", "crc32"), place, strict=True)
+    }
+    return IndexRow.model_validate(
+        {"key": sample.key, "input_rms": sample.input.rms, "target_rms": sample.target.rms, **columns}
+    )
 
 
 def rows_from_shard(path: Path) -> list[IndexRow]:
     """Rebuild the rows of a shard from the shard alone. Raises `DatasetError` where it is damaged."""
-    with map_shard(path) as shard:
+    with path.open("rb") as file:
         try:
-            return [_row(shard, sample) for sample in samples(walk(shard))]
+            return [row_of(sample) for sample in Scan(file, whole=True).samples()]
         except DatasetError as error:
-            raise DatasetError(f"{path}: {error}; restore it from a copy, or encode the dataset again") from None
+            raise DamageError(path, str(error), mend_shard(path.name)) from None
 
 
-def _row(shard: mmap.mmap, sample: tuple[Member, ...]) -> IndexRow:
+def row_of(sample: Sequence[Payload]) -> IndexRow:
+    """Describe a sample that a scan met. Raises `DatasetError` where it is not whole, or its record is none of its."""
+    members = {payload.suffix: payload for payload in sample}
     key = sample[0].key
     if not is_whole(sample):
-        raise DatasetError(f"sample {key} is incomplete")
-    payloads = {member.suffix: shard[member.offset : member.offset + member.size] for member in sample}
-    record = SampleRecord.parse(payloads["json"])
+        raise DatasetError(f"sample {key} at byte {sample[0].offset} is incomplete")
+    record = SampleRecord.parse(members["json"].head)
     if record.key != key:
-        raise DatasetError(f"the json of sample {key} belongs to {record.key}")
-    return make_row({member.suffix: member for member in sample}, payloads, record)
+        raise DatasetError(f"the json of sample {key} at byte {members['json'].offset} belongs to {record.key!r}")
+    return make_row({p.suffix: (p.offset, p.size, p.crc32 or 0) for p in sample}, record)
 
 
 def build_index(shards: Iterable[Iterable[IndexRow]]) -> Index:
@@ -107,14 +110,12 @@ def load_index(path: Path) -> Index:
             rows, rest = divmod(max(path.stat().st_size - values, 0), INDEX_DTYPE.itemsize)
             sound = start + file.read(values - 10) == array_header(INDEX_DTYPE, (rows,)) and rest == 0
     except FileNotFoundError:
-        raise DatasetError(f"{path}: the index is missing; make it with `python -m shards index --rebuild`") from None
+        raise DamageError(path, "the index is missing", _REBUILD) from None
     except OSError as error:
-        raise DatasetError(f"{path}: the index can't be read ({error.strerror}); check the disk") from None
+        raise DamageError(path, f"the index can't be read ({error.strerror})", "check the disk") from None
     if sound:
         empty: Index = np.zeros(0, INDEX_DTYPE)
         index = np.memmap(path, INDEX_DTYPE, "r", values, (rows,)) if rows else empty
     if not sound or not _keys_are_ascii(index):
-        raise DatasetError(
-            f"{path}: the index has another layout; make it anew with `python -m shards index --rebuild`"
-        )
+        raise DamageError(path, "the index has another layout", _REBUILD)
     return index

@@ -18,8 +18,11 @@ STORED_DTYPE: dict[Representation, Literal["float16", "float32", "int16"]] = {
     "float32": "float32",
     "codes": "int16",
 }
-_CHUNK = 2**15
-"""Values that are looked at together, so that what they become stays in the processor's cache."""
+_SIGNED, _UNSIGNED = ({size: np.dtype(f"{kind}{size}") for size in (2, 4, 8)} for kind in "iu")
+_INFINITY, _NEGATIVE_INFINITY = (
+    {size: int(np.array(value, f"f{size}").view(_UNSIGNED[size])) for size in (2, 4, 8)} for value in (np.inf, -np.inf)
+)
+"""By the bytes of a float: infinity, read as an integer."""
 
 MINIMUM_SNR_DB = 60.0
 """A cast that loses more than this is refused; float16 gives 73.7 dB on normal data."""
@@ -58,13 +61,15 @@ def snr_db(latents: NDArray[np.float32], stored: NDArray[Any]) -> float:
     return 999.0 if noise == 0 else 10 * float(np.log10(max(signal, 1e-300) / noise))
 
 
-def all_finite(latents: NDArray[Any]) -> bool:
-    """Whether no value is infinite or not a number."""
-    flat = latents.reshape(-1)
-    parts = (flat[first : first + _CHUNK] for first in range(0, flat.size, _CHUNK))
-    if latents.dtype == np.float16:  # by their bits, which is ten times as fast
-        return all(int((part.view(np.uint16) & np.uint16(0x7FFF)).max()) < 0x7C00 for part in parts)
-    return all(bool(np.isfinite(part).all()) for part in parts)
+def all_finite(values: NDArray[Any]) -> bool:
+    """Whether no value of a floating-point array [n] is infinite or not a number.
+
+    Told by their bits, many times as fast: read as integers, such values are the largest of either sign.
+    """
+    size = values.itemsize
+    if int(np.maximum.reduce(values.view(_SIGNED[size]), initial=0)) >= _INFINITY[size]:
+        return False
+    return int(np.maximum.reduce(values.view(_UNSIGNED[size]), initial=0)) < _NEGATIVE_INFINITY[size]
 
 
 def channel_sums(latents: NDArray[Any]) -> ChannelSums:

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from shards.backend import Backend, BackendName, BadPayload, Place, make_backend
 from shards.checksum import crc32
-from shards.dataset import damaged
 from shards.errors import DatasetError, MisuseError
 from shards.order import EpochOrder, Indices, OrderPlan, evaluation_steps, rank_positions, train_steps
 from shards.prefetch import prefetched
@@ -221,7 +220,7 @@ class _ArrayReader:
             try:
                 self._read_row(place, expected, field, values[row * length : (row + 1) * length])
             except BadPayload as error:
-                problem = damaged(self._dataset.path / self._shards[shard].file, key, field.name, offset, str(error))
+                problem = self._dataset.damage(self._shards[shard], key, field.name, offset, str(error))
                 if self._options.on_bad == "raise":
                     raise problem from None
                 if weight[row]:  # else it is padding, or its other side was bad already

@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from shards.dataset import check_size
-from shards.errors import DatasetError
+from shards.errors import DamageError
 from shards.files import read_json, sha256_bytes, sha256_file, write_bytes, write_json
 from shards.index import INDEX_DTYPE, Index, build_index, load_index, rows_from_shard
 from shards.manifest import MANIFEST, dataset_card, fingerprint, read_manifest
+from shards.mends import mend_shard
 from shards.parallel import in_order
 from shards.schema import IndexRow, Manifest, ShardEntry
 
@@ -120,13 +121,12 @@ def _rows(folder: Path, shard: ShardEntry) -> list[IndexRow]:
     check_size(folder, shard)
     path = folder / shard.file
     if sha256_file(path) != shard.sha256:
-        raise DatasetError(
-            f"{path}: its sha256 is not the manifest's, so no index is made from it; restore the shard from a copy "
-            f"(`python -m shards verify {folder}` names the samples)"
-        )
+        what = "its sha256 is not the manifest's, so no index is made from it"
+        raise DamageError(path, what, f"{mend_shard(shard.file)} (`python -m shards verify` names the samples)")
     rows = rows_from_shard(path)
     if len(rows) != shard.samples:
-        raise DatasetError(f"{path}: holds {len(rows)} samples, the manifest says {shard.samples}; restore the dataset")
+        what = f"holds {len(rows)} samples, the manifest says {shard.samples}"
+        raise DamageError(path, what, mend_shard(shard.file))
     return rows
 
 
@@ -139,8 +139,8 @@ def _serialised(index: Index) -> bytes:
 def _against_saved(path: Path, rebuilt: Index) -> tuple[str | None, tuple[RowDifference, ...]]:
     try:
         saved = load_index(path)
-    except DatasetError as error:
-        return str(error).removeprefix(f"{path}: ").rpartition("; ")[0], ()
+    except DamageError as error:
+        return error.what, ()
     if saved.shape != rebuilt.shape:
         return f"the index has {len(saved)} rows, the tars hold {len(rebuilt)} samples", ()
     differences: list[RowDifference] = []

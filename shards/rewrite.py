@@ -63,7 +63,7 @@ def check_latents(source: Dataset, latents: LatentsType | None) -> None:
     held = {field.dtype for field in source.manifest.fields}
     if latents is not None and not held <= {"float16", "float32"}:
         raise MisuseError(
-            f"{source.path}: holds codes, which no cast makes {latents}; encode the sources again with "
+            f"{source.address}: holds codes, which no cast makes {latents}; encode the sources again with "
             f"`python -m pipeline encode --latents {latents}`"
         )
 
@@ -96,16 +96,7 @@ def _write(job: Rewrite, staging: Path, file: str, split: str, picks: Picks) -> 
 def _adapted(job: Rewrite, pick: Any, split: str) -> Sample:
     source = job.sources[int(pick["source"])]
     place = source.location(sorted(source.splits)[pick["split"]], int(pick["number"]))
-    where = f"{source.path / place.shard.file}: sample {place.key}"
-    try:
-        sample = source.read(place)
-    except ValueError as error:
-        raise DatasetError(f"{where} is damaged ({error}); restore the shard, or encode the dataset again") from None
-    if sample.record.key != place.key:
-        raise DatasetError(
-            f"{where} is damaged (its json belongs to {sample.record.key}); restore the shard, or encode the dataset "
-            "again"
-        )
+    sample = source.read(place)
     if sample.record.split != split:
         sample = dataclasses.replace(sample, record=sample.record.model_copy(update={"split": split}))
     if job.latents is None or all(getattr(sample, side).dtype == job.latents for side in SIDES):
@@ -113,7 +104,7 @@ def _adapted(job: Rewrite, pick: Any, split: str) -> Sample:
     try:
         return recast(sample, job.latents)
     except ValueError as error:
-        raise DatasetError(f"{where}: {error}") from None
+        raise DatasetError(f"{source.path / place.shard.file}: sample {place.key}: {error}") from None
 
 
 def recast(sample: Sample, latents: LatentsType) -> Sample:

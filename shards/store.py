@@ -13,8 +13,10 @@ from typing import IO, Any, Protocol
 import fsspec
 from filelock import FileLock
 
-from shards.errors import CascadenceError, DatasetError
-from shards.files import atomic_file
+from shards.errors import CascadenceError, DamageError, DatasetError, MisuseError
+from shards.files import atomic_file, sha256_bytes, sha256_file, write_bytes
+from shards.manifest import MANIFEST, STATISTICS, read_manifest
+from shards.mends import mend_shard
 from shards.schema import ShardEntry
 
 DEFAULT_CACHE_BYTES = 64 << 30
@@ -46,9 +48,7 @@ class LocalStore:
         try:
             return (self._folder / shard.file).open("rb")
         except FileNotFoundError:
-            raise DatasetError(
-                f"{self._folder / shard.file}: the shard is missing; restore it, or encode the dataset again"
-            ) from None
+            raise DamageError(self._folder / shard.file, "the shard is missing", mend_shard(shard.file)) from None
 
 
 class CachedStore:
@@ -99,8 +99,9 @@ class CachedStore:
         """Give a download its place on the disk, once evictions and other downloads leave the room for it."""
         while True:
             with self._lock("room"):
-                shards = sorted(self._folder.glob("*/*.tar"), key=_last_use)
+                # In this order: a download that ends meanwhile counts twice, never not at all.
                 loading = sum(map(_size, self._folder.glob("*/*.tar.tmp.*")))
+                shards = sorted(self._folder.glob("*/*.tar"), key=_last_use)
                 used = sum(map(_size, shards))
                 while shards and used + loading + needed > self._limit:
                     used -= _size(shards[0])
@@ -143,6 +144,13 @@ def is_url(path: Path | str) -> bool:
     return "://" in str(path)
 
 
+def local_path(address: str) -> Path:
+    """Take an address for a path on this machine. Raises `MisuseError` for a URL."""
+    if is_url(address):
+        raise MisuseError(f"{address}: only a local dataset will do; copy it to this machine and name the copy")
+    return Path(address)
+
+
 def connect(url: str, **options: Any) -> tuple[Any, str]:
     """Open the file system of a URL; returns it and the path in it. Raises `DatasetError` for an unknown protocol."""
     try:
@@ -152,8 +160,30 @@ def connect(url: str, **options: Any) -> tuple[Any, str]:
     return files, str(root).rstrip("/")
 
 
-def fetch_bytes(files: Any, path: str) -> bytes:
-    """Read one small remote file. Raises `DatasetError` where it is not to be had."""
+def fetch_documents(url: str, cache: Path, **options: Any) -> Path:
+    """Fetch what a dataset says of itself, manifest, indexes and statistics, into a folder of its own in `cache`.
+
+    What lies there already and is still the manifest's stays. Raises `DatasetError` where a document is not to be had,
+    or not the manifest's.
+    """
+    files, root = connect(url, **options)
+    content = _fetch(files, f"{root}/{MANIFEST}")
+    folder = cache / sha256_bytes(content)[:16]  # another dataset at the same address gets a folder of its own
+    write_bytes(folder / MANIFEST, content)
+    for split, entry in read_manifest(folder).splits.items():
+        index = folder / "index" / f"{split}.npy"
+        if not index.is_file() or sha256_file(index) != entry.index_sha256:
+            fetched = _fetch(files, f"{root}/index/{split}.npy")
+            if sha256_bytes(fetched) != entry.index_sha256:
+                raise DatasetError(f"{url}: the index of {split} is not the manifest's; upload the dataset again")
+            write_bytes(index, fetched)
+    if not (folder / STATISTICS).is_file():
+        with suppress(DatasetError):  # reading does without
+            write_bytes(folder / STATISTICS, _fetch(files, f"{root}/{STATISTICS}"))
+    return folder
+
+
+def _fetch(files: Any, path: str) -> bytes:
     found: list[bytes] = []
     with_retries(lambda: found.append(files.cat_file(path)), path)
     return found[0]

@@ -104,7 +104,7 @@ def _use(record: SampleRecord) -> Use:
 def saved_statistics(dataset: Dataset) -> Statistics:
     """Read `stats.json`. Raises `DatasetError` where it is missing or not what the format says."""
     path = dataset.path / "stats.json"
-    mend = f"`python -m shards stats {dataset.path} --recompute` computes them from the shards"
+    mend = f"`python -m shards stats {dataset.address} --recompute` computes them from the shards"
     try:
         content: Any = read_json(path)
     except CascadenceError as error:

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import io
 import math
-import mmap
 import re
 import tarfile
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import lru_cache
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -23,6 +21,7 @@ from shards.errors import DatasetError
 
 BLOCK = tarfile.BLOCKSIZE
 END = bytes(2 * BLOCK)
+_ZEROS = bytes(BLOCK)
 MEMBER_MODE = 0o444
 SUFFIXES = ("input.npy", "json", "target.npy")
 """The members of every sample, in the order in which they lie in the shard."""
@@ -111,17 +110,22 @@ def array_layout(head: bytes | memoryview, size: int) -> ArrayLayout:
     Raises `ValueError` unless it is in the form that `encode_array` writes and asks for exactly `size` bytes. No
     other form is parsed, so nothing that a header holds is ever evaluated.
     """
-    matched = _ARRAY_HEADER.match(head)
-    if matched is None or int.from_bytes(head[8:10], "little") != matched.end() - 10:
+    return _layout(bytes(head[: 10 + int.from_bytes(head[8:10], "little")]), size)
+
+
+@lru_cache(maxsize=64)
+def _layout(header: bytes, size: int) -> ArrayLayout:
+    matched = _ARRAY_HEADER.fullmatch(header)
+    if matched is None or len(header) % 64:
         raise ValueError("its header is not in the plain .npy form of the format")
-    dtype = np.dtype(matched[1].decode())
     shape = tuple(int(length) for length in matched[2].split(b",") if length.strip())
     if len(shape) > MOST_DIMENSIONS or math.prod(max(length, 1) for length in shape) > ARRAY_LIMIT:
         raise ValueError("its shape is none that an array of the format has")
-    asked = matched.end() + dtype.itemsize * math.prod(shape)
+    dtype = np.dtype(matched[1].decode())
+    asked = len(header) + dtype.itemsize * math.prod(shape)
     if asked != size:
         raise ValueError(f"it has {size} bytes, its header asks for {asked}")
-    return ArrayLayout(dtype, shape, matched.end())
+    return ArrayLayout(dtype, shape, len(header))
 
 
 def decode_array(payload: bytes | memoryview) -> NDArray[Any]:
@@ -130,21 +134,28 @@ def decode_array(payload: bytes | memoryview) -> NDArray[Any]:
     return np.frombuffer(payload, dtype, offset=offset).reshape(shape)
 
 
-def map_shard(path: Path) -> mmap.mmap:
-    """Map a shard into memory, to read. Raises `DatasetError` where it is empty, `OSError` where it can't be read."""
-    with path.open("rb") as file:
-        if not path.stat().st_size:
-            raise DatasetError(f"{path}: the shard is empty; restore it from a copy, or encode the dataset again")
-        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+class Named(Protocol):
+    """A member, or what is known of one."""
+
+    @property
+    def key(self) -> str:
+        """The key of its sample."""
+
+    @property
+    def suffix(self) -> str:
+        """What comes after the key."""
 
 
-def samples(members: Iterable[Member]) -> Iterator[tuple[Member, ...]]:
+Part = TypeVar("Part", bound=Named)
+
+
+def samples(members: Iterable[Part]) -> Iterator[tuple[Part, ...]]:
     """Gather a walk's members into samples, whole or not.
 
     A sample ends with its last suffix, where another key follows, or where the order of the suffixes begins anew. A
     sample that the walk's error cuts short is given before the error is raised.
     """
-    gathered: list[Member] = []
+    gathered: list[Part] = []
     try:
         for member in members:
             last = gathered[-1] if gathered else None
@@ -168,19 +179,29 @@ def layout(audio: Collection[str]) -> tuple[str, ...]:
     return tuple(suffix for suffix in MEMBERS if suffix in SUFFIXES or suffix.removesuffix(".flac") in audio)
 
 
-def held_audio(sample: tuple[Member, ...]) -> tuple[str, ...]:
+def held_audio(sample: Sequence[Named]) -> tuple[str, ...]:
     """Sides of which a sample holds FLAC."""
     return tuple(member.suffix.removesuffix(".flac") for member in sample if member.suffix.endswith(".flac"))
 
 
-def is_whole(sample: tuple[Member, ...], audio: Collection[str] | None = None) -> bool:
+def is_whole(sample: Sequence[Named], audio: Collection[str] | None = None) -> bool:
     """Whether a sample of `samples` has all its members: with FLAC of the sides `audio`, or, for None, of any."""
     held = held_audio(sample) if audio is None else audio
     return tuple(member.suffix for member in sample) == layout(held)
 
 
-def walk(shard: bytes | memoryview | mmap.mmap) -> Iterator[Member]:
-    """Walk the members of a whole shard, strictly.
+class Sliced(Protocol):
+    """Bytes that lie in memory, or pass as a `shards.tape.Tape`."""
+
+    def __len__(self) -> int:
+        """Count the bytes."""
+
+    def __getitem__(self, part: slice, /) -> bytes | memoryview:
+        """Give some of them."""
+
+
+def walk(shard: Sliced) -> Iterator[Member]:
+    """Walk the members of a whole shard, strictly, in one pass.
 
     Every header must be, bit for bit, what `member_header` writes. Raises `DatasetError`, with the byte offset,
     at the first thing that is not so; the members before it have been given.
@@ -190,47 +211,51 @@ def walk(shard: bytes | memoryview | mmap.mmap) -> Iterator[Member]:
         block = bytes(shard[offset : offset + BLOCK])
         if len(block) < BLOCK:
             raise DatasetError(f"ends at byte {len(shard)} without the end marker: it was cut")
-        if not any(block):
+        if block == _ZEROS:
             break
         member = _plain_member(block, offset) or _member(block, offset)
         end = member.offset + member.size
-        if end + len(padding(member.size)) > len(shard):
+        filled = end + -member.size % BLOCK
+        if filled > len(shard):
             raise DatasetError(
                 f"member {member.key}.{member.suffix} at byte {offset} claims {member.size} bytes; "
                 f"{len(shard) - member.offset} are there: it was cut"
             )
-        if any(shard[end : end + len(padding(member.size))]):
-            raise DatasetError(f"bytes after member {member.key}.{member.suffix} at byte {end} are not zero")
         yield member
-        offset = end + len(padding(member.size))
-    if len(shard) - offset != len(END) or any(shard[offset:]):
+        if bytes(shard[end:filled]) != _ZEROS[: filled - end]:
+            raise DatasetError(f"bytes after member {member.key}.{member.suffix} at byte {end} are not zero")
+        offset = filled
+    if len(shard) - offset != len(END) or bytes(shard[offset:]) != END:
         raise DatasetError(f"the end marker at byte {offset} is not two zero blocks at the end of the file")
 
 
-@lru_cache(maxsize=64)
-def _plain_header(suffix: str, size: int) -> tuple[bytes, int]:
-    """Make the header of a member whose key is all zero bytes, and the checksum that its other bytes add up to."""
-    header = member_header(f"{'0' * KEY_LENGTH}.{suffix}", size)
-    return header, int(header[148:154], 8) - KEY_LENGTH * ord("0")
+class _Plain(NamedTuple):
+    """What the headers of one suffix and size have in common: all but the key, and the checksum, which it changes."""
+
+    suffix: str
+    size: int
+    sum: int
+    tail: bytes
+
+
+@lru_cache(maxsize=4096)
+def _plain(middle: bytes) -> _Plain | None:
+    """Read a header from what stands between its key and its checksum; None where `member_header` writes no such."""
+    suffix, digits = middle[1 : 100 - KEY_LENGTH].rstrip(b"\0").decode("ascii", "replace"), middle[92:103]
+    if suffix not in MEMBERS or not re.fullmatch(rb"[0-7]{11}", digits) or int(digits, 8) > size_limit(suffix):
+        return None
+    header = member_header(f"{'0' * KEY_LENGTH}.{suffix}", int(digits, 8))
+    if header[KEY_LENGTH:148] != middle:
+        return None
+    return _Plain(suffix, int(digits, 8), int(header[148:154], 8) - KEY_LENGTH * ord("0"), header[156:])
 
 
 def _plain_member(block: bytes, offset: int) -> Member | None:
-    """Recognise a header that is what `member_header` writes; None for any other, which `_member` looks at closely.
-
-    Headers of one suffix and size differ in the key and the checksum alone: the rest is compared as it is.
-    """
-    key, suffix = block[:KEY_LENGTH], block[KEY_LENGTH + 1 : 100].rstrip(b"\0").decode("ascii", "replace")
-    digits = block[124:135]
-    if suffix not in MEMBERS or not digits.isdigit() or not _KEY.fullmatch(key):
+    """Recognise a header that is what `member_header` writes; None for any other, which `_member` looks at closely."""
+    key, plain = block[:KEY_LENGTH], _plain(block[KEY_LENGTH:148])
+    if plain is None or not _KEY.fullmatch(key) or block[148:] != b"%06o\0 " % (plain.sum + sum(key)) + plain.tail:
         return None
-    try:
-        size = int(digits, 8)
-    except ValueError:
-        return None
-    header, rest = _plain_header(suffix, size)
-    expected = key + header[KEY_LENGTH:148] + b"%06o\0 " % (rest + sum(key)) + header[156:]
-    sound = block == expected and size <= size_limit(suffix)
-    return Member(key.decode(), suffix, offset + BLOCK, size) if sound else None
+    return Member(key.decode(), plain.suffix, offset + BLOCK, plain.size)
 
 
 def _member(block: bytes, offset: int) -> Member:

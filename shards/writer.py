@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from shards.checksum import crc32
 from shards.errors import DatasetError
 from shards.files import atomic_file, canonical_json, sha256_bytes
 from shards.index import make_row
 from shards.latents import add_sums, channel_sums
 from shards.schema import SIDES, ChannelSums, IndexRow, SampleRecord, Side, SideName
-from shards.wire import BLOCK, END, Member, encode_array, layout, member_header, padding
+from shards.wire import BLOCK, END, encode_array, layout, member_header, padding
 
 Dequantize = Callable[[NDArray[np.int16]], NDArray[np.float32]]
 """Codes [codebooks, T] of a sample's side to the latents [D, T] that they stand for."""
@@ -76,15 +77,15 @@ def write_shard(
     with atomic_file(path) as file:
         for sample in samples:
             payloads = _payloads(sample)
-            members: dict[str, Member] = {}
+            places: dict[str, tuple[int, int, int]] = {}
             for suffix, payload in payloads.items():
                 header = member_header(f"{sample.record.key}.{suffix}", len(payload))
-                members[suffix] = Member(sample.record.key, suffix, offset + BLOCK, len(payload))
+                places[suffix] = (offset + BLOCK, len(payload), crc32(payload))
                 for part in (header, payload, padding(len(payload))):
                     file.write(part)
                     digest.update(part)
                     offset += len(part)
-            rows.append(make_row(members, payloads, sample.record))
+            rows.append(make_row(places, sample.record))
         file.write(END)
         digest.update(END)
         if expected_sha256 not in {None, digest.hexdigest()}:

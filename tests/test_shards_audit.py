@@ -16,11 +16,15 @@ from make_data import CODES, flip_byte, make_dataset, make_header, make_receipt,
 
 from shards.audio import encode_flac
 from shards.audit import LEVELS, Level, verify
+from shards.errors import DatasetError
+from shards.files import sha256_file
 from shards.index import load_index, save_index
+from shards.latents import all_finite
 from shards.manifest import fingerprint, partial_folder
 from shards.publish import publish
+from shards.tape import Tape
 from shards.wire import END
-from shards.writer import Sample, write_shard
+from shards.writer import Sample, sample_key, write_shard
 
 SHARD = "train/x-train-000001.tar"
 RECEIPT = "receipts/x-train-000001.tar.json"
@@ -262,3 +266,117 @@ def test_refused_pairs_that_no_receipt_tells_of_are_found(copy: Path) -> None:
 def test_a_damaged_shard_does_not_accuse_the_documents(copy: Path) -> None:
     os.truncate(copy / SHARD, 40_000)
     assert {file for file, _ in said(copy, "full")} == {SHARD}
+
+
+# One pass through a small buffer
+
+
+@pytest.mark.parametrize("capacity", [1024, 1600, 4096, 20_992])
+def test_payloads_larger_than_the_buffer_are_looked_at_whole(
+    capacity: int, dataset: Path, copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shards.tape.CAPACITY", capacity)
+    assert said(dataset, "full") == []
+    for place in (0, 17, 2_500, 5_119):
+        samples = [make_sample(0, dtype="float32"), make_sample(1, dtype="float32")]
+        samples[1].target.reshape(-1)[place] = np.nan if place % 2 else -np.inf
+        write_shard(tmp_path / "two.tar", samples)
+        assert said(tmp_path / "two.tar", "crc") == [("two.tar", "target.npy holds values that are not finite")]
+    row = load_index(copy / "index" / "train.npy")[3]
+    for member in ("input", "json", "target_flac", "target"):
+        place = int(row[f"{member}_offset"]) + int(row[f"{member}_bytes"]) - 2
+        flip_byte(copy / SHARD, place)
+        problems = verify(copy, "sha256").problems
+        assert {(problem.file, problem.key) for problem in problems} == {(SHARD, row["key"].decode()), (SHARD, None)}
+        flip_byte(copy / SHARD, place)
+    assert said(copy, "sha256") == []
+
+
+def test_a_shard_that_is_cut_while_it_is_read_is_named(dataset: Path, copy: Path) -> None:
+    with (copy / SHARD).open("rb") as file:
+        tape = Tape(file, hashed=True)
+        os.truncate(copy / SHARD, 1000)
+        with pytest.raises(DatasetError, match=r"ends at byte 1000, it had \d+ bytes: it was cut while it was read"):
+            tape.sha256()
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan, -np.nan])
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_values_that_are_not_finite_are_told_from_the_largest_that_are(dtype: str, value: float) -> None:
+    largest = np.finfo(dtype).max
+    values = np.array([0, -0.0, largest, -largest, np.finfo(dtype).smallest_subnormal] * 10, dtype)
+    assert all_finite(values)
+    values[33] = value
+    assert not all_finite(values)
+    assert all_finite(values[:0])
+
+
+# What lies in two splits
+
+
+def test_a_recording_in_two_splits_is_named_once_for_a_pair_of_splits(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    folder = partial_folder(path)
+    shared = make_sample(0).record.target
+    samples = {"train": [make_sample(n) for n in range(3)]}
+    for split in ("test", "val"):
+        own = [make_sample(n, split, group=f"{split}-0") for n in (10, 11, 12)]
+        samples[split] = [with_input(sample, path="copy of it.wav", sha256=shared.sha256) for sample in own]
+    receipts = [make_receipt(folder, f"{split}/x-{split}-000000.tar", own) for split, own in samples.items()]
+    publish(path, make_header("x"), receipts)
+    for level in LEVELS[1:]:
+        found = [problem for problem in verify(path, level).problems if "recording" in problem.what]
+        assert [(problem.file, problem.what, problem.key) for problem in found] == [
+            (
+                file,
+                f"the recording {name!r} lies in the split test as well, in test/x-test-000000.tar",
+                samples[split][0].record.key,
+            )
+            for split, file, name in (
+                ("train", "train/x-train-000000.tar", "train-0_target.wav"),
+                ("val", "val/x-val-000000.tar", "copy of it.wav"),
+            )
+        ]
+        assert all("pair the sources again" in problem.mend for problem in found)
+    assert said(path, "size") == []
+
+
+def with_input(sample: Sample, **change: object) -> Sample:
+    side = sample.record.input.model_copy(update=change)
+    key = sample_key(side, sample.record.target, sample.record.codec_fingerprint)
+    return dataclasses.replace(sample, record=sample.record.model_copy(update={"input": side, "key": key}))
+
+
+# The index beside the shards
+
+
+@pytest.mark.parametrize("forged", [False, True])
+def test_an_index_in_another_order_is_found_and_made_anew(copy: Path, forged: bool) -> None:
+    path = copy / "index" / "train.npy"
+    index = np.array(load_index(path))
+    index["position"][:2] = 1, 0
+    save_index(path, index)
+    if forged:
+
+        def change(content: dict[str, Any]) -> None:
+            content["splits"]["train"]["index_sha256"] = sha256_file(path)
+            content["fingerprint"] = fingerprint(content)
+
+        edit(copy / "dataset.json", change)
+    problems = [problem for problem in verify(copy, "sha256").problems if problem.file.endswith(".tar")]
+    assert [(problem.file, problem.what) for problem in problems] == [
+        ("train/x-train-000000.tar", "the index has its samples in another order")
+    ]
+    assert problems[0].mend == "`python -m shards index DATASET --rebuild` makes it anew"
+
+
+def test_a_damaged_member_is_named_with_its_byte(copy: Path) -> None:
+    row = load_index(copy / "index" / "train.npy")[2]
+    place = int(row["input_offset"])
+    flip_byte(copy / SHARD, place)
+    (problem, *_) = verify(copy, "structure").problems
+    assert str(problem) == (
+        f"{SHARD}: sample {row['key'].decode()}: input.npy can't be read: its header is not in the plain .npy form of "
+        f"the format, at byte {place}; restore the shard from a copy, or make it again with "
+        f"`python -m pipeline encode PAIRS.jsonl --out DATASET --only {SHARD}`"
+    )

@@ -26,7 +26,7 @@ from shards.manifest import partial_folder
 from shards.publish import publish
 from shards.rewrite import LOCK, Rewrite, recast, rewrite
 from shards.schema import CodecSpec, Receipt
-from shards.wire import map_shard, walk
+from shards.wire import walk
 from shards.writer import Sample
 
 ROOT = Path(__file__).parent.parent
@@ -69,10 +69,10 @@ def members(dataset: Dataset, leave_out: str = "") -> dict[str, bytes]:
     found: dict[str, bytes] = {}
     for entry in dataset.splits.values():
         for shard in entry.shards:
-            with map_shard(dataset.path / shard.file) as content:
-                for m in walk(content):
-                    if m.suffix != leave_out:
-                        found[f"{m.key}.{m.suffix}"] = content[m.offset : m.offset + m.size]
+            content = (dataset.path / shard.file).read_bytes()
+            for m in walk(content):
+                if m.suffix != leave_out:
+                    found[f"{m.key}.{m.suffix}"] = content[m.offset : m.offset + m.size]
     return found
 
 

@@ -297,7 +297,7 @@ def test_an_error_in_the_prefetch_thread_reaches_the_consumer(copy: Path) -> Non
     opened = open_dataset(copy)
     missing = copy / opened.splits["val"].shards[0].file
     missing.unlink()
-    with pytest.raises(DatasetError, match=re.escape(f"{missing}: the shard is missing; restore it")):
+    with pytest.raises(DatasetError, match=re.escape(f"{missing}: the shard is missing; restore the shard")):
         list(opened.loader("val", 2))
     assert threads() == []
 
@@ -385,7 +385,7 @@ def _cut(path: Path) -> None:
         (shutil.rmtree, "{path}: there is no such dataset; make one with `python -m pipeline encode`"),
         (_unfinished, "{path}: its encoding was not finished; run the same `python -m pipeline encode` again"),
         (lambda p: (p / "dataset.json").unlink(), "{path}: not a dataset, it has no dataset.json; name the folder"),
-        (_cut, r"{path}/train/tiny-v1-train-000001.tar: has \d+ bytes, the manifest says \d+; restore it"),
+        (_cut, r"{path}/train/tiny-v1-train-000001.tar: has \d+ bytes, the manifest says \d+; restore the shard"),
         (lambda p: (p / "val/tiny-v1-val-000000.tar").unlink(), "{path}/val/tiny-v1-val-000000.tar: .* is missing"),
         (lambda p: flip_byte(p / "index/val.npy", 200), "{path}/index/val.npy: the index is missing or changed"),
         (lambda p: (p / "index/train.npy").unlink(), "{path}/index/train.npy: the index is missing or changed"),

@@ -9,6 +9,7 @@ from typing import Any
 
 import fsspec
 import pytest
+from command import assert_one_line, run_shards
 from make_data import make_dataset
 
 from shards import Dataset, open_dataset
@@ -196,3 +197,54 @@ def test_a_damaged_sample_is_masked_where_asked_for_and_fatal_past_the_cap(local
     assert rows["key"][0].decode() in loader.bad[0]
     with pytest.raises(DatasetError, match="3 damaged samples are more than max_bad=2"):
         list(dataset.loader("train", 4, mode="evaluate", on_bad="mask", max_bad=2))
+
+
+# The verbs
+
+
+@pytest.fixture
+def address(local: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The dataset behind a URL, and a home of its own, where the cache lies."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    fsspec.filesystem("memory").put(str(local), "/verbs", recursive=True)
+    return "memory://verbs"
+
+
+def test_a_verb_finds_a_server_by_the_configuration_of_fsspec(
+    s3: dict[str, Any], local: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setitem(fsspec.config.conf, "s3", s3)
+    fsspec.filesystem("s3").put(str(local), "bucket/verbs", recursive=True)
+    assert run_shards("show", "s3://bucket/verbs", "val:2").code == 0
+
+
+def test_the_verbs_that_read_take_a_url(address: str, local: Path, tmp_path: Path) -> None:
+    for verb, *options in (["info"], ["list"], ["show", "val:2"], ["order", "--batch", "4"], ["stats", "--recompute"]):
+        there, here = (run_shards(verb, place, *options, "--json") for place in (address, local))
+        assert (there.code, there.err) == (0, ""), there
+        assert there.out.replace(address, "X") == here.out.replace(str(local), "X")
+    assert run_shards("diff", address, local).code == 0
+    assert run_shards("bench", address, "--batch-size", "4", "--rounds", "1").code == 0
+    assert run_shards("export", address, "val:0", "--out", tmp_path / "out").code == 0
+    assert run_shards("subset", address, "--split", "val", "--out", tmp_path / "val").code == 0
+    assert open_dataset(tmp_path / "val").splits["val"].samples == 4
+    assert_one_line(run_shards("show", address, "zz"), 2, f"{address}: no sample named 'zz'", f"list {address}`")
+
+
+@pytest.mark.parametrize("verb", [["verify"], ["report", "--out", "page.html"], ["index"]])
+def test_the_verbs_that_look_at_the_files_want_a_folder(verb: list[str]) -> None:
+    outcome = run_shards(verb[0], "s3://bucket/dataset", *verb[1:])
+    assert_one_line(outcome, 2, "s3://bucket/dataset: only a local dataset will do; copy it to this machine")
+
+
+def test_damage_in_the_cache_says_how_to_fetch_again(address: str, tmp_path: Path) -> None:
+    assert run_shards("show", address, "val:2").code == 0
+    (shard,) = tmp_path.rglob("*-val-*.tar")
+    content = bytearray(shard.read_bytes())
+    content[700] ^= 1
+    shard.chmod(0o644)
+    shard.write_bytes(bytes(content))
+    assert_one_line(run_shards("show", address, "val:0"), 1, f"{shard}: ", "remove the file, and it is fetched again")
+    shard.unlink()
+    assert run_shards("show", address, "val:0").code == 0

@@ -35,12 +35,12 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_dataset(tmp_path_factory.mktemp("data") / "ds", {"train": [5, 3], "val": [3]})
 
 
-def options(dataset: Path, run_dir: Path, *overrides: str) -> list[str]:
+def options(dataset: Path | str, run_dir: Path, *overrides: str) -> list[str]:
     sets = [part for override in (*SMALL, *overrides) for part in ("--set", override)]
     return ["launch", "--shards", str(dataset), "--run-dir", str(run_dir), "--local", *sets]
 
 
-def launch(dataset: Path, run_dir: Path, *overrides: str, extra: tuple[str, ...] = ()) -> int:
+def launch(dataset: Path | str, run_dir: Path, *overrides: str, extra: tuple[str, ...] = ()) -> int:
     with pytest.raises(SystemExit) as done:
         run(app, "python -m training", [*options(dataset, run_dir, *overrides), *extra])
     return int(done.value.code or 0)
@@ -62,6 +62,25 @@ def assert_equal_weights(first: Path, second: Path) -> None:
     ours, theirs = weights(first), weights(second)
     different = [name for name in ours if not torch.equal(ours[name], theirs[name])]
     assert different == []
+
+
+def test_a_dataset_behind_a_url_trains_and_generates_as_its_folder_does(
+    dataset: Path, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))  # where the cache lies
+    assert launch(dataset.as_uri(), tmp_path / "run", "train.epochs=1") == 0
+    losses = [
+        [event["loss/total"] for event, _ in read_events(run / "metrics.jsonl") if event["event"] == "train"]
+        for run in (tmp_path / "run", undisturbed)
+    ]
+    assert losses[0] == losses[1][: len(losses[0])]
+    assert len(losses[0]) == 4
+    assert len(list((tmp_path / "home").rglob("ds-*.tar"))) == 3
+    best = ["generate", "--checkpoint", str(undisturbed / "checkpoints" / "best"), "--count", "1"]
+    with pytest.raises(SystemExit) as done:
+        run(app, "python -m training", [*best, "--shards", dataset.as_uri(), "--out", str(tmp_path / "music")])
+    assert done.value.code == 0
+    assert (tmp_path / "music" / "piece_000" / "output.wav").is_file()
 
 
 def test_a_run_directory_holds_what_it_should(undisturbed: Path) -> None:
@@ -184,7 +203,7 @@ def test_missing_and_damaged_data_are_named(dataset: Path, tmp_path: Path, capsy
     assert launch(cut, tmp_path / "run") == 1
     said = capsys.readouterr().err
     assert "cut-train-000000.tar" in said
-    assert "encode the dataset again" in said
+    assert "make it again with `python -m pipeline encode" in said
     assert not (tmp_path / "run").exists()
 
 

@@ -21,7 +21,7 @@ app = console.make_app("From shards to a model to new audio.")
 
 @app.command()
 def launch(
-    shards: Annotated[Path, typer.Option(help="The dataset's folder.")],
+    shards: Annotated[str, typer.Option(help="The dataset's folder, or its URL, as s3://bucket/dataset.")],
     run_dir: Annotated[Path, typer.Option(help="Everything about the run goes here.")],
     config: Annotated[str | None, typer.Option(help="A configuration's name or file.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Ray Train workers: one a GPU, or CPU processes.")] = 1,
@@ -63,7 +63,7 @@ def launch(
 def generate(
     checkpoint: Annotated[Path, typer.Option(help="A checkpoint's folder, such as RUN_DIR/checkpoints/best.")],
     out: Annotated[Path, typer.Option(help="Where the pieces go, one folder each.")],
-    shards: Annotated[Path | None, typer.Option(help="Take the sources from this dataset.")] = None,
+    shards: Annotated[str | None, typer.Option(help="Take the sources from this dataset, a folder or a URL.")] = None,
     split: Annotated[str, typer.Option(help="The split to take them from.")] = "val",
     count: Annotated[int, typer.Option(min=1, help="How many pieces.")] = 5,
     input_file: Annotated[Path | None, typer.Option("--input", help="A recording for the rhythm.")] = None,

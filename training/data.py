@@ -20,20 +20,22 @@ class DataConfig(Settings):
     codec_weights: str | None = Field(None, description="EnCodec's weights file; else the hub cache, else a download")
 
 
-def open_training_data(path: Path, world_size: int, trained_on: CodecSpec | None) -> Dataset:
+def open_training_data(address: str, world_size: int, trained_on: CodecSpec | None) -> Dataset:
     """Open a dataset to train on.
 
     Raises `DatasetError` where it has no `train` split, fewer pairs than ranks, or another codec than the checkpoint
     that training goes on from (`trained_on`).
     """
-    dataset = open_dataset(path)
+    dataset = open_dataset(address)
     if trained_on is not None:
         dataset.require_codec(trained_on, "the checkpoint")
     if "train" not in dataset.splits:
-        raise DatasetError(f"{path}: has no split `train`; pair the sources with a smaller --val-fraction")
+        raise DatasetError(f"{address}: has no split `train`; pair the sources with a smaller --val-fraction")
     samples = dataset.splits["train"].samples
     if samples < world_size:
-        raise DatasetError(f"{path}: {samples} pairs to train on are fewer than {world_size} workers; lower --workers")
+        raise DatasetError(
+            f"{address}: {samples} pairs to train on are fewer than {world_size} workers; lower --workers"
+        )
     return dataset
 
 

@@ -14,6 +14,7 @@ from shards.dataset import Dataset
 from shards.errors import CascadenceError, ConfigError, Interrupted, MisuseError
 from shards.files import read_json, write_bytes, write_json
 from shards.settings import dump_yaml
+from shards.store import is_url
 from training.checkpoint import Checkpoint, newest_checkpoint, open_checkpoint, require_same_data
 from training.config import Config
 from training.data import load_matching_codec, open_training_data
@@ -28,9 +29,12 @@ OBJECT_STORE_BYTES = 200 << 20
 
 @dataclass(frozen=True)
 class Request:
-    """What to launch. `resume` is `auto` (go on where the run directory stands), `never`, or a checkpoint."""
+    """What to launch.
 
-    shards: Path
+    `shards` is a folder or a URL; `resume` is `auto` (go on where the run directory stands), `never`, or a checkpoint.
+    """
+
+    shards: str
     run_dir: Path
     config: Config
     workers: int
@@ -134,7 +138,7 @@ def _prepare(request: Request) -> tuple[Checkpoint | None, Dataset]:
     """Check all that can be checked before a worker starts, and write the run directory's documents."""
     resumed = _resume_point(request)
     dataset = open_training_data(request.shards, request.workers, resumed.record.codec if resumed else None)
-    load_matching_codec(dataset.codec, request.config.data.codec_weights, str(dataset.path))
+    load_matching_codec(dataset.codec, request.config.data.codec_weights, dataset.address)
     if resumed is not None:
         require_same_data(resumed, dataset.manifest.fingerprint)
         if resumed.config.model != request.config.model:
@@ -168,7 +172,7 @@ def _worker_spec(
 ) -> WorkerSpec:
     return WorkerSpec(
         config=request.config,
-        shards=request.shards.resolve(),
+        shards=request.shards if is_url(request.shards) else str(Path(request.shards).resolve()),
         run_dir=request.run_dir.resolve(),
         resume_from=resumed.path.resolve() if resumed else None,
         threads=threads,

@@ -21,10 +21,13 @@ from training.tracking import METRICS, JsonLinesSink, MlflowRun, MlflowSink, Sin
 
 @dataclass(frozen=True)
 class WorkerSpec:
-    """What every rank is told: absolute paths, the configuration, where to go on from, and how many threads to use."""
+    """What every rank is told: configuration, absolute paths, where to go on from, and how many threads to use.
+
+    `shards` may be a URL.
+    """
 
     config: Config
-    shards: Path
+    shards: str
     run_dir: Path
     resume_from: Path | None
     threads: int | None
@@ -37,7 +40,7 @@ def train_rank(spec: WorkerSpec, runtime: Runtime) -> None:
         torch.set_num_threads(spec.threads)
     resumed = open_checkpoint(spec.resume_from) if spec.resume_from is not None else None
     dataset = open_training_data(spec.shards, runtime.world_size, resumed.record.codec if resumed else None)
-    codec = load_matching_codec(dataset.codec, spec.config.data.codec_weights, str(dataset.path)).to(runtime.device)
+    codec = load_matching_codec(dataset.codec, spec.config.data.codec_weights, dataset.address).to(runtime.device)
     torch.manual_seed(spec.config.train.seed)  # the same first weights on every rank
     model = build_model(spec.config.model, dataset.codec.dim).to(runtime.device)
     state = TrainState(model, build_optimizer(spec.config.optimizer, model.parameters(), runtime.device))

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from shards import console
+from shards.cli.arguments import DatasetAddress
 from shards.console import Json
 from shards.dataset import open_dataset
 
 
 def bench_dataset(
-    dataset: Annotated[Path, typer.Argument(metavar="DATASET", help="The dataset's folder.")],
+    dataset: DatasetAddress,
     split: Annotated[str, typer.Option(help="The split to read.")] = "train",
     batch_size: Annotated[int, typer.Option(min=1, help="Pairs a batch; lowered to what the split has.")] = 16,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds that count; medians are printed.")] = 5,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -15,8 +14,8 @@ from shards.dataset import open_dataset
 
 
 def diff(
-    a: Annotated[Path, typer.Argument(metavar="A", help="The dataset that is compared against.")],
-    b: Annotated[Path, typer.Argument(metavar="B", help="The other dataset.")],
+    a: Annotated[str, typer.Argument(metavar="A", help="The dataset that is compared against.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="The other dataset.")],
     limit: Annotated[int, typer.Option(min=0, help="At most this many lines of each kind; 0 for all.")] = 20,
     json: Json = False,
 ) -> None:

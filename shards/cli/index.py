@@ -7,14 +7,15 @@ from typing import Annotated
 import typer
 
 from shards import console
-from shards.cli.inspect import DatasetPath
+from shards.cli.arguments import DatasetFolder
 from shards.console import Json
 from shards.manifest import read_manifest
+from shards.mends import mend_index
 from shards.reindex import SplitIndex, check_index, rebuild_index
 
 
 def index(
-    dataset: DatasetPath,
+    dataset: DatasetFolder,
     rebuild: Annotated[
         bool, typer.Option("--rebuild/--check", help="Write what differs; only checking is the default.")
     ] = False,
@@ -52,7 +53,7 @@ def _tell_check(dataset: str, checked: list[SplitIndex], json: bool) -> None:
     if json:
         console.print_json({"ok": not bad, "splits": [one.as_json() for one in checked]})
     for one in bad if not json else ():
-        line = f"index/{one.split}.npy: {one.problem}; `python -m shards index {dataset} --rebuild` makes it anew"
+        line = f"index/{one.split}.npy: {one.problem}; {mend_index(dataset)}"
         console.err.print(f"[red]bad[/] {console.escape(line)}", soft_wrap=True)
         for row in one.differences:
             line = f"    {one.split}:{row.number} {row.key} {row.column}: saved {row.saved}, rebuilt {row.rebuilt}"

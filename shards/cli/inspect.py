@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import typer
 
 from shards import console
+from shards.cli.arguments import DatasetAddress, SampleName
 from shards.console import Json
-from shards.dataset import Dataset, Location, describe_codec, open_dataset
+from shards.dataset import Dataset, describe_codec, open_dataset
 from shards.filters import EXAMPLE, apply_filter, parse_filter
 from shards.index import INDEXED_MEMBERS
+from shards.locate import Location
 from shards.schema import SIDES
 
-DatasetPath = Annotated[Path, typer.Argument(metavar="DATASET", help="The dataset's folder.")]
 
-
-def info(dataset: DatasetPath, json: Json = False) -> None:
+def info(dataset: DatasetAddress, json: Json = False) -> None:
     """Summarise a dataset: pairs, hours, size, codec, provenance."""
     summary = _summary(open_dataset(dataset))
     if json:
@@ -64,7 +63,7 @@ def _summary(dataset: Dataset) -> dict[str, Any]:
     content = manifest.model_dump(mode="json", exclude={"splits", "fields"})
     return {
         **content,
-        "path": str(dataset.path),
+        "path": dataset.address,
         "samples": sum(entry["samples"] for entry in splits.values()),
         "hours": sum(entry["hours"] for entry in splits.values()),
         "bytes": sum(entry["bytes"] for entry in splits.values()),
@@ -77,7 +76,7 @@ def _summary(dataset: Dataset) -> dict[str, Any]:
 
 
 def list_samples(
-    dataset: DatasetPath,
+    dataset: DatasetAddress,
     split: Annotated[str | None, typer.Option(help="Only this split.")] = None,
     where: Annotated[
         str | None,
@@ -136,8 +135,8 @@ def _listed(split: str, shard: str, row: Any) -> dict[str, Any]:
 
 
 def show(
-    dataset: DatasetPath,
-    sample: Annotated[str, typer.Argument(help="A key or its start, shard#position, split:number, or a number.")],
+    dataset: DatasetAddress,
+    sample: SampleName,
     json: Json = False,
 ) -> None:
     """Show one sample: its record and its arrays' statistics."""

@@ -9,25 +9,22 @@ from typing import Annotated, Any, Literal
 import typer
 
 from shards import console, export
+from shards.cli.arguments import CodecWeights, DatasetAddress, SampleName, SampleNames
 from shards.console import Json
-from shards.dataset import Location, open_dataset
+from shards.dataset import open_dataset
 from shards.errors import MisuseError
 from shards.files import write_bytes
+from shards.locate import Location
 
 _PICTURES: dict[str, Literal["png", "svg"]] = {".png": "png", ".svg": "svg"}
 
-DatasetPath = Annotated[Path, typer.Argument(metavar="DATASET", help="The dataset's folder.")]
-KEY_HELP = "A key or its start, shard#position, split:number, or a number."
-Key = Annotated[str, typer.Argument(metavar="KEY", help=KEY_HELP)]
-Weights = Annotated[Path | None, typer.Option(help="EnCodec's weights file; else the hub cache, else a download.")]
-
 
 def export_samples(
-    dataset: DatasetPath,
-    samples: Annotated[list[str], typer.Argument(metavar="KEY", help=KEY_HELP)],
+    dataset: DatasetAddress,
+    samples: SampleNames,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where the files go.")],
     to: Annotated[str, typer.Option(metavar="FORMATS", help="Some of npy, wav, flac, json, with commas.")] = "npy,json",
-    codec_weights: Weights = None,
+    codec_weights: CodecWeights = None,
     json: Json = False,
 ) -> None:
     """Take samples out as files: arrays, records, and audio decoded through the codec."""
@@ -50,10 +47,10 @@ def export_samples(
 
 
 def listen(
-    dataset: DatasetPath,
-    sample: Key,
+    dataset: DatasetAddress,
+    sample: SampleName,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where the two files go.")] = Path(),
-    codec_weights: Weights = None,
+    codec_weights: CodecWeights = None,
     json: Json = False,
 ) -> None:
     """Decode both sides of a sample into WAV files for a player, with their levels."""
@@ -81,8 +78,8 @@ def listen(
 
 
 def plot(
-    dataset: DatasetPath,
-    sample: Key,
+    dataset: DatasetAddress,
+    sample: SampleName,
     out: Annotated[Path, typer.Option(metavar="FILE", help="A .png or .svg file.")],
     json: Json = False,
 ) -> None:

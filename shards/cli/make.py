@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from shards import console, derive
+from shards.cli.arguments import DatasetAddress
 from shards.console import Json
 from shards.dataset import Dataset, open_dataset
 from shards.errors import Interrupted, MisuseError
@@ -20,13 +21,12 @@ from shards.schema import Manifest
 
 SAMPLES_PER_SHARD = 256
 
-DatasetPath = Annotated[Path, typer.Argument(metavar="DATASET", help="The dataset's folder.")]
 Out = Annotated[Path, typer.Option(metavar="NEW", help="The new dataset's folder; it appears when all of it is there.")]
 PerShard = Annotated[int, typer.Option(min=1, metavar="N", help="Pairs in each shard.")]
 
 
 def repack(
-    dataset: DatasetPath,
+    dataset: DatasetAddress,
     out: Out,
     samples_per_shard: PerShard = SAMPLES_PER_SHARD,
     latents: Annotated[Literal["float16", "float32"] | None, typer.Option(help="Another type of latents.")] = None,
@@ -50,7 +50,7 @@ def repack(
 
 
 def merge(
-    datasets: Annotated[list[Path], typer.Argument(metavar="DATASET", help="Two folders of datasets, or more.")],
+    datasets: Annotated[list[str], typer.Argument(metavar="DATASET", help="Two datasets or more: folders, or URLs.")],
     out: Out,
     samples_per_shard: PerShard = SAMPLES_PER_SHARD,
     json: Json = False,
@@ -63,7 +63,7 @@ def merge(
         raise MisuseError(f"{datasets[0]}: one dataset alone can't be merged; name another")
     for place, source in enumerate(sources):
         if (first := fingerprints.index(fingerprints[place])) < place:
-            raise MisuseError(f"{source.path}: holds the same as {sources[first].path}; name each dataset once")
+            raise MisuseError(f"{source.address}: holds the same as {sources[first].address}; name each dataset once")
     derive.check_alike(sources)
     derive.check_tracks(sources, _read_tracks(sources))
     splits, repeated = derive.deduplicated(sources, derive.all_samples(sources))
@@ -73,7 +73,7 @@ def merge(
 
 
 def split_dataset(
-    dataset: DatasetPath,
+    dataset: DatasetAddress,
     out: Out,
     fraction: Annotated[
         list[str], typer.Option(metavar="NAME=SHARE", help="Share of the pairs for a split, as val=0.1; repeatable.")
@@ -92,7 +92,7 @@ def split_dataset(
 
 
 def subset(
-    dataset: DatasetPath,
+    dataset: DatasetAddress,
     out: Out,
     keys: Annotated[Path | None, typer.Option(metavar="FILE", help="Keep only these keys, one a line.")] = None,
     drop: Annotated[Path | None, typer.Option(metavar="FILE", help="Leave out these keys, one a line.")] = None,

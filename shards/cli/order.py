@@ -7,14 +7,14 @@ from typing import Annotated, Any
 import typer
 
 from shards import console
-from shards.cli.inspect import DatasetPath
+from shards.cli.arguments import DatasetAddress
 from shards.console import Json
 from shards.dataset import open_dataset
 from shards.schedule import step_of
 
 
 def order(
-    dataset: DatasetPath,
+    dataset: DatasetAddress,
     split: Annotated[str, typer.Option(help="`train` is shuffled; others are read in shard order.")] = "train",
     seed: Annotated[int, typer.Option(help="The training's seed.")] = 0,
     epoch: Annotated[int, typer.Option(min=0, help="From 0.")] = 0,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from shards import audit, console
+from shards.cli.arguments import CodecWeights, DatasetFolder
 from shards.console import Json
 from shards.errors import CodecError, MisuseError
 from shards.files import write_bytes
@@ -18,11 +19,11 @@ if TYPE_CHECKING:
 
 
 def report(
-    dataset: Annotated[Path, typer.Argument(metavar="DATASET", help="The dataset's folder.")],
+    dataset: DatasetFolder,
     out: Annotated[Path, typer.Option(help="The page to write; an older one is replaced.")],
     samples: Annotated[int, typer.Option(min=0, help="Pairs in the gallery; 0 for none, and no sound.")] = 8,
     level: Annotated[audit.Level, typer.Option(help="How deep to verify, as in `verify`.")] = "sha256",
-    codec_weights: Annotated[Path | None, typer.Option(help="The weights that made the latents.")] = None,
+    codec_weights: CodecWeights = None,
     json: Json = False,
 ) -> None:
     """Write one HTML page: health, contents, histograms, pairs to hear and see; exits with 1 when anything is wrong."""

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from shards import console
-from shards.cli.inspect import DatasetPath
+from shards.cli.arguments import DatasetAddress
 from shards.console import Json
 from shards.dataset import Dataset, open_dataset
 from shards.schema import SIDES
@@ -28,7 +28,7 @@ TOLERANCE = 1e-6
 
 
 def stats(
-    dataset: DatasetPath,
+    dataset: DatasetAddress,
     recompute: Annotated[bool, typer.Option("--recompute", help="From the shards, and hold stats.json to it.")] = False,
     repeats: Annotated[
         bool, typer.Option("--duplicates/--no-duplicates", help="Read every record to find windows used repeatedly.")

@@ -10,10 +10,13 @@ import typer
 from shards import audit, console
 from shards.console import Json
 from shards.manifest import read_manifest
+from shards.store import local_path
 
 
 def verify_dataset(
-    dataset: Annotated[Path, typer.Argument(metavar="DATASET", help="A dataset's folder, or one shard.")],
+    dataset: Annotated[
+        Path, typer.Argument(metavar="DATASET", parser=local_path, help="A dataset's folder, or one shard.")
+    ],
     level: Annotated[audit.Level, typer.Option(help="How deep; each level includes those before it.")] = "sha256",
     json: Json = False,
 ) -> None:
@@ -26,11 +29,9 @@ def verify_dataset(
         console.print_json(result.as_json())
     else:
         for problem in result.problems:
-            console.err.print(f"[red]bad[/] {str(problem).replace('[', chr(92) + '[')}", soft_wrap=True)
+            console.err.print(f"[red]bad[/] {console.escape(str(problem))}", soft_wrap=True)
         verdict = "[green]sound[/]" if not result.problems else f"[red]{len(result.problems)} problems[/]"
-        console.out.print(
-            f"{dataset}: {verdict}, level {level}: {result.shards} shards, {result.samples} samples",
-            soft_wrap=True,
-        )
+        seen = f"level {level}: {result.shards} shards, {result.samples} samples"
+        console.out.print(f"{console.escape(str(dataset))}: {verdict}, {seen}", soft_wrap=True)
     if result.problems:
         raise typer.Exit(1)

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from shards.audit import Audit
-from shards.dataset import Location
 from shards.errors import CascadenceError
 from shards.files import read_json
+from shards.locate import Location
 from shards.report.images import heatmap
 from shards.report.players import Decode, Player, make_player
 from shards.report.salvage import UNREADABLE, SalvagedDataset, spread

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 
-from shards.dataset import Dataset, Location
+from shards.dataset import Dataset
 from shards.errors import DatasetError
 from shards.files import sha256_file
-from shards.index import Index, build_index, load_index, make_row
+from shards.index import Index, build_index, load_index, row_of
+from shards.locate import Location
 from shards.manifest import read_manifest
-from shards.schema import IndexRow, SampleRecord
-from shards.wire import Member, is_whole, map_shard, samples, walk
+from shards.scan import Scan
+from shards.schema import IndexRow
 
 UNREADABLE = (DatasetError, OSError, ValueError)
 """What reading a damaged sample may raise."""
@@ -70,18 +72,9 @@ def spread(count: int, wanted: int) -> list[int]:
 def _rows(shard: Path) -> Iterator[IndexRow]:
     """Rows of the whole samples of a shard, up to the first place where it can't be walked any further."""
     try:
-        with map_shard(shard) as content:
-            for members in samples(walk(content)):
-                payloads = {m.suffix: content[m.offset : m.offset + m.size] for m in members}
-                if is_whole(members) and (record := _record(payloads["json"], members)):
-                    yield make_row({m.suffix: m for m in members}, payloads, record)
+        with shard.open("rb") as file:
+            for sample in Scan(file, whole=True).samples():
+                with suppress(DatasetError):  # of this sample alone
+                    yield row_of(sample)
     except UNREADABLE:
         return
-
-
-def _record(payload: bytes, members: Sequence[Member]) -> SampleRecord | None:
-    try:
-        record = SampleRecord.parse(payload)
-    except DatasetError:
-        return None
-    return record if record.key == members[0].key else None

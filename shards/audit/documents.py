@@ -8,14 +8,15 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import pydantic
 
-from shards.audit_sample import Found
+from shards.audit.findings import Problem
+from shards.audit.sample import Found
 from shards.dataset import Dataset
 from shards.errors import CascadenceError
 from shards.files import read_json
-from shards.findings import DELETE, ENCODE_AGAIN, RESTORE_FILE, Problem
 from shards.index import Index, build_index
 from shards.latents import add_sums, statistics
 from shards.manifest import CARD, MANIFEST, REJECTS, STATISTICS, receipt_file
+from shards.mends import DELETE, ENCODE_AGAIN, RESTORE_FILE, mend_index
 from shards.publish import total_sums
 from shards.schema import SIDES, ChannelSums, Receipt, ShardEntry
 
@@ -31,6 +32,9 @@ def check_files(dataset: Dataset) -> Iterator[Problem]:
     for name in sorted({STATISTICS, CARD} | receipts):
         if not (dataset.path / name).is_file():
             yield Problem(name, "is missing", RESTORE_FILE)
+    for name in sorted(indexes):
+        if not (dataset.path / name).is_file():
+            yield Problem(name, "the index is missing", mend_index())
     known = shards | receipts | indexes | {MANIFEST, STATISTICS, CARD, REJECTS}
     for file in sorted(dataset.path.rglob("*")):
         name = file.relative_to(dataset.path).as_posix()
@@ -58,21 +62,21 @@ def read_receipts(dataset: Dataset, problems: list[Problem]) -> dict[str, Receip
 
 
 def check_receipt(
-    receipt: Receipt, split: str, number: int, shard: ShardEntry, index: Index | None, found: list[Found]
+    receipt: Receipt, split: str, number: int, shard: ShardEntry, saved: Index | None, found: list[Found]
 ) -> Iterator[Problem]:
-    """Compare a shard's receipt with the manifest, the index and what was found in the shard."""
+    """Compare a shard's receipt with the manifest, the saved rows of the index and what was found in the shard."""
     name = receipt_file(shard.file)
     told = (receipt.split, receipt.samples, receipt.bytes, receipt.sha256)
     if told != (split, shard.samples, shard.bytes, shard.sha256):
         yield Problem(name, "its split, samples, bytes or sha256 are not the manifest's", RESTORE_FILE)
-    if index is not None:
+    if saved is not None:
         rows = build_index([receipt.rows])
         rows["shard"] = number
-        if not np.array_equal(rows, index[index["shard"] == number]):
+        if not np.array_equal(rows, saved):
             yield Problem(name, "its rows are not the index's", RESTORE_FILE)
     if len(found) != shard.samples:
         return  # the shard is damaged, which was said of itself
-    if set(receipt.groups) != {sample.record.group for sample in found}:
+    if set(receipt.groups) != {sample.group for sample in found}:
         yield Problem(name, "its tracks are not those of the shard", RESTORE_FILE)
     sums = add_found(found)
     if sums and not _close(statistics_of(sums), statistics_of(receipt.statistics)):

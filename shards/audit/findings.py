@@ -10,26 +10,22 @@ from shards.errors import printable
 Level = Literal["size", "structure", "crc", "sha256", "full"]
 LEVELS: tuple[Level, ...] = ("size", "structure", "crc", "sha256", "full")
 
-RESTORE = "restore the shard from a copy, or encode the dataset again"
-RESTORE_FILE = "restore the file from a copy, or encode the dataset again"
-ENCODE_AGAIN = "encode the dataset again"
-PAIR_AGAIN = "pair the sources again"
-DELETE = "delete it"
-
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong, where, and what to do."""
+    """One thing that is wrong, where, and what to do; `offset` is the byte of the file where the member begins."""
 
     file: str
     what: str
     mend: str
     key: str | None = None
+    offset: int | None = None
 
     def __str__(self) -> str:
         """Say it in one line."""
         where = f"{self.file}: sample {self.key}" if self.key else self.file
-        return printable(f"{where}: {self.what}; {self.mend}")
+        place = "" if self.offset is None else f", at byte {self.offset}"
+        return printable(f"{where}: {self.what}{place}; {self.mend}")
 
 
 def reaches(level: Level, wanted: Level) -> bool:
