@@ -33,7 +33,7 @@ class OutputConfig(Settings):
 
     name: str | None = Field(None, description="name of the dataset; else that of its folder")
     samples_per_shard: int = Field(256, ge=1)
-    latents: Representation = Field("float16", description="float16: 73.7 dB on normal data; codes: 50x smaller")
+    latents: Representation = Field("float16", description="float16: 73.7 dB on normal data; codes: 16x smaller")
     audio: Literal["none", "target", "both"] = Field("none", description="sides whose window is stored as FLAC, too")
 
     @property

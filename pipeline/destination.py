@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from pipeline.claim import claim_folder, claim_url
+from pipeline.space import free_bytes
 from shards.errors import MisuseError
 from shards.files import remove_directory, sync_directory, write_bytes
 from shards.manifest import MANIFEST, partial_folder
@@ -55,6 +56,9 @@ class Destination(Protocol):
 
     def workspace(self) -> AbstractContextManager[Path]:
         """A local folder; what is written into it is at the destination when the context ends well."""
+
+    def room(self) -> int | None:
+        """Bytes that are free there; None where there is no telling."""
 
     def place(self, name: str) -> str:
         """Where a file lies, for people."""
@@ -120,6 +124,10 @@ class LocalDestination:
     def workspace(self) -> Iterator[Path]:
         """The folder itself: a shard is written there under a temporary name, and its receipt after it."""
         yield self._root
+
+    def room(self) -> int | None:
+        """Bytes that are free on the folder's disk."""
+        return free_bytes(self._root)
 
     def place(self, name: str) -> str:
         """Where a file lies, for people."""
@@ -224,6 +232,10 @@ class RemoteDestination:
                 raise OSError("what arrived has another size")
 
         with_retries(upload, f"{self._url}/{name}", "written")
+
+    def room(self) -> int | None:
+        """None: object storage does not tell."""
+        return None
 
     def place(self, name: str) -> str:
         """Where a file lies, for people."""

@@ -18,6 +18,7 @@ from pipeline.pairing import Pairs
 from pipeline.plan import ShardPlan, ShardSettings, plan_sha256, plan_shards
 from pipeline.resume import finished_shards
 from pipeline.shard import encode_shard
+from pipeline.space import dataset_bytes
 from pipeline.stopping import Stop
 from shards.audio import LIBSNDFILE_VERSION
 from shards.build import make_build
@@ -114,6 +115,7 @@ class _Job:
         for plan in todo:
             done.pop(plan.file, None)
         kept = len(done)
+        _require_room(self.destination, todo, self.config.output.samples_per_shard)
         self.observer.planned(self.plans if only is None else todo)
         if only is None:
             for receipt in done.values():
@@ -208,6 +210,20 @@ def _require_same_plan(manifest: Manifest, plans: Sequence[ShardPlan], destinati
         raise MisuseError(
             f"{destination}: holds a dataset made from other pairs or settings, and datasets are immutable; "
             "choose another --out, or replace it with --overwrite"
+        )
+
+
+def _require_room(destination: Destination, todo: Sequence[ShardPlan], samples_per_shard: int) -> None:
+    """Raise `CascadenceError` where what is to be written, FLAC apart, can't fit."""
+    room = destination.room()
+    if not todo or room is None:
+        return
+    settings, pairs = todo[0].settings, sum(len(plan.pairs) for plan in todo)
+    needed = dataset_bytes(pairs, settings.codec, settings.latents, settings.window_samples, (), samples_per_shard)
+    if needed > room:
+        raise CascadenceError(
+            f"{destination}: {pairs} pairs take {needed / 1e9:.3g} GB and {room / 1e9:.3g} GB are free there; make "
+            "room, choose another --out, or store less (--latents)"
         )
 
 

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.config import EncodeConfig
+from pipeline.heap import keep_freed_memory
 from shards.audio import Samples
 from shards.codec import Codec
 
@@ -58,6 +59,7 @@ def make_encoder(config: EncodeConfig, device: Literal["cpu", "gpu"]) -> Encoder
     One thread on a CPU: actors are one a core, and another count of threads may round another way. Raises
     `CodecError` where the weights are missing or wrong.
     """
+    keep_freed_memory()
     torch.set_num_threads(1)
     with suppress(RuntimeError):  # it may be set once only, before the first parallel work
         torch.set_num_interop_threads(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -215,16 +216,20 @@ def connect_ray() -> Any:
 
     Raises `CascadenceError` where nothing answers at RAY_ADDRESS, and `MisuseError` without Ray.
     """
-    # No telemetry: it would call out. No token file: it would turn authentication on for later clusters here.
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    address = os.environ.get("RAY_ADDRESS")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would call out
+    # A private cluster listens on the network, so it gets a token that nobody else knows; in the environment, since a
+    # token file would turn authentication on for later clusters here. A cluster that is joined says what it wants.
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled" if address else "token")
+    if not address:
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     try:
         import ray
     except ImportError:
         raise MisuseError("ray is not installed; install cascadence[ray], or add --local") from None
     if not ray.is_initialized():
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-        if address := os.environ.get("RAY_ADDRESS"):
+        if address:
             _require_answer(address)
         else:
             # `local`: a cluster of somebody else on this machine is not ours to load.

@@ -287,6 +287,23 @@ def test_a_full_disk_is_one_line_and_the_job_goes_on_once_there_is_room(
         subprocess.run(["umount", str(disk)], check=True)
 
 
+def test_a_dataset_that_can_not_fit_is_refused_before_any_work(
+    tracks: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (disk := tmp_path / "disk").mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(disk)], check=False).returncode != 0:
+        pytest.skip("this user may not mount a small disk")
+    try:
+        (line,) = said_by(
+            lambda: encode_dataset(paired(tracks / "wav"), disk / "ds", TWO_A_SHARD, encode_locally), capsys
+        )
+        assert line.startswith(f"error: {disk / 'ds'}: 12 pairs take 0.000")
+        assert "are free there; make room, choose another --out" in line
+        assert list(disk.iterdir()) == []
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
 # Rivals
 
 
@@ -326,7 +343,7 @@ def test_a_source_changed_since_it_was_paired_is_refused(tracks: Path, tmp_path:
 DEADLY = b"DEADLY" * 4
 READER = '''
 """The real soundfile, which dies on one file as a broken decoder might."""
-import ctypes, importlib.machinery, importlib.util, io, pathlib, sys
+import ctypes, importlib.machinery, importlib.util, os, pathlib, sys
 elsewhere = [path for path in sys.path if path and pathlib.Path(path) != pathlib.Path(__file__).parent]
 spec = importlib.machinery.PathFinder.find_spec("soundfile", elsewhere)
 real = importlib.util.module_from_spec(spec)
@@ -334,8 +351,7 @@ sys.modules["soundfile"] = real
 spec.loader.exec_module(real)
 class SoundFile(real.SoundFile):
     def __init__(self, file, *arguments, **options):
-        content = file.getvalue() if isinstance(file, io.BytesIO) else pathlib.Path(str(file)).read_bytes()
-        if {deadly!r} in content:
+        if isinstance(file, int) and {deadly!r} in os.pread(file, 1 << 30, 0):
             ctypes.string_at(0)
         super().__init__(file, *arguments, **options)
 real.SoundFile = SoundFile

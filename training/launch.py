@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -67,9 +68,13 @@ def launch_ray(request: Request) -> Checkpoint | None:
 
 def connect_ray(workers: int) -> Any:
     """Join the Ray cluster of the job or of RAY_ADDRESS, or start a private one; returns the `ray` module."""
-    # No telemetry: it would call out. No token file: it would turn authentication on for later clusters here.
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    private = not os.environ.get("RAY_ADDRESS")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would call out
+    # A private cluster listens on the network, so it gets a token that nobody else knows; in the environment, since a
+    # token file would turn authentication on for later clusters here. A cluster that is joined says what it wants.
+    os.environ.setdefault("RAY_AUTH_MODE", "token" if private else "disabled")
+    if private:
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
     # A run's end is noticed at the controller's next look; its own default is two seconds.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
@@ -79,7 +84,7 @@ def connect_ray(workers: int) -> Any:
         raise MisuseError("ray is not installed; install cascadence[ray], or add --local") from None
     if not ray.is_initialized():
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-        if not os.environ.get("RAY_ADDRESS"):
+        if private:
             # `local`: a cluster of somebody else on this machine is not ours to load. More workers than cores are
             # slow, but they train; without a place for each Ray would wait for ever.
             options |= {"address": "local", "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}

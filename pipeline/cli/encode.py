@@ -31,7 +31,7 @@ def encode(
     ] = False,
     latents: Annotated[
         Literal["float16", "float32", "codes"] | None,
-        typer.Option(help="float16 unless set; codes are EnCodec's at 6 kbit/s, 50x smaller."),
+        typer.Option(help="float16 unless set; codes are EnCodec's at 6 kbit/s, 16x smaller."),
     ] = None,
     audio: Annotated[
         Literal["none", "target", "both"] | None, typer.Option(help="Sides to store as FLAC, too; none unless set.")

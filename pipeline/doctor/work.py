@@ -13,6 +13,7 @@ from pipeline.doctor.finding import Number, Verdict, failed, ok, warning
 from pipeline.encoder import choose_device
 from pipeline.space import bytes_under, dataset_bytes, free_bytes, nearest_folder
 from shards.manifest import partial_folder
+from shards.schema import SideName
 from shards.store import is_url
 
 SOURCES_LOOKED_AT = 300
@@ -65,27 +66,29 @@ def duration(case: Case) -> Verdict:
 
 
 def space(case: Case) -> Verdict:
-    """Hold the size of the planned dataset against the room for it."""
-    output, count = case.config.output, len(case.pairs.pairs)
-    window, shard = case.pairs.header.window_samples, min(count, output.samples_per_shard)
-    size = dataset_bytes(count, case.spec, output.latents, window, output.audio_sides, output.samples_per_shard)
+    """Hold the size of the planned dataset against the room for it; only what FLAC takes is a guess."""
+    count, shard = len(case.pairs.pairs), case.config.output.samples_per_shard
+    size, least = (_size(case, count, sides) for sides in (case.config.output.audio_sides, ()))
     value = f"the dataset takes {_gigabytes(size)}"
     if case.out is None:
         return ok(f"{value}; name --out to compare it with its disk", dataset_bytes=size)
     if is_url(case.out):
         # Each encoder holds one shard on this machine's disk before it travels.
-        place = Path(tempfile.gettempdir())
-        needed = case.actors * dataset_bytes(shard, case.spec, output.latents, window, output.audio_sides, shard)
+        place, there = Path(tempfile.gettempdir()), 0
+        needed = case.actors * _size(case, min(count, shard), case.config.output.audio_sides)
         mend = "make room there, set TMPDIR to a larger disk, or --set output.samples_per_shard to fewer"
     else:
         place = Path(case.out)
-        needed = max(0, size - bytes_under(partial_folder(place.absolute())))
-        mend = "make room, choose another --out, or --latents codes"
+        there = bytes_under(partial_folder(place.absolute()))
+        needed = max(0, size - there)
+        mend = "make room, choose another --out, or store less (--latents)"
     free = free_bytes(place)
-    value += f", {_gigabytes(needed)} of it still to be written" if needed < size else ""
+    value += f", {_gigabytes(needed)} of it still to be written" if there else ""
     value += f"; {_gigabytes(free)} are free at {nearest_folder(place)}"
-    measured = {"dataset_bytes": size, "needed_bytes": needed, "free_bytes": free}
-    return ok(value, **measured) if needed <= free else failed(value, mend, **measured)
+    measured: dict[str, Number] = {"dataset_bytes": size, "needed_bytes": needed, "free_bytes": free}
+    if needed <= free:
+        return ok(value, **measured)
+    return (failed if needed - (size - least) > free else warning)(value, mend, **measured)
 
 
 def writable(case: Case) -> Verdict:
@@ -103,6 +106,11 @@ def writable(case: Case) -> Verdict:
     except OSError as error:
         return failed(f"{folder}: {error.strerror}", "get the right to write there, or choose another --out")
     return ok(f"{folder} can be written to")
+
+
+def _size(case: Case, pairs: int, audio: tuple[SideName, ...]) -> int:
+    output, window = case.config.output, case.pairs.header.window_samples
+    return dataset_bytes(pairs, case.spec, output.latents, window, audio, output.samples_per_shard)
 
 
 def _sources(case: Case) -> list[str]:
