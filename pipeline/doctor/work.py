@@ -67,28 +67,28 @@ def duration(case: Case) -> Verdict:
 
 def space(case: Case) -> Verdict:
     """Hold the size of the planned dataset against the room for it; only what FLAC takes is a guess."""
-    count, shard = len(case.pairs.pairs), case.config.output.samples_per_shard
-    size, least = (_size(case, count, sides) for sides in (case.config.output.audio_sides, ()))
+    count, sides = len(case.pairs.pairs), case.config.output.audio_sides
+    size = _size(case, count, sides)
     value = f"the dataset takes {_gigabytes(size)}"
     if case.out is None:
         return ok(f"{value}; name --out to compare it with its disk", dataset_bytes=size)
     if is_url(case.out):
         # Each encoder holds one shard on this machine's disk before it travels.
         place, there = Path(tempfile.gettempdir()), 0
-        needed = case.actors * _size(case, min(count, shard), case.config.output.audio_sides)
+        count = min(count, case.actors * case.config.output.samples_per_shard)
         mend = "make room there, set TMPDIR to a larger disk, or --set output.samples_per_shard to fewer"
     else:
         place = Path(case.out)
         there = bytes_under(partial_folder(place.absolute()))
-        needed = max(0, size - there)
         mend = "make room, choose another --out, or store less (--latents)"
+    needed, without_flac = (max(0, _size(case, count, some) - there) for some in (sides, ()))
     free = free_bytes(place)
-    value += f", {_gigabytes(needed)} of it still to be written" if there else ""
+    value += f", {_gigabytes(needed)} of it at once or still to come" if needed < size else ""
     value += f"; {_gigabytes(free)} are free at {nearest_folder(place)}"
     measured: dict[str, Number] = {"dataset_bytes": size, "needed_bytes": needed, "free_bytes": free}
     if needed <= free:
         return ok(value, **measured)
-    return (failed if needed - (size - least) > free else warning)(value, mend, **measured)
+    return (failed if without_flac > free else warning)(value, mend, **measured)
 
 
 def writable(case: Case) -> Verdict:
