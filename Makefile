@@ -5,7 +5,7 @@ STAMP := .venv/.installed
 DEMO ?= demo
 PACKAGES := shards pipeline training
 
-.PHONY: setup demo test test-fast lint types fix bench clean
+.PHONY: setup demo test test-fast lint types fix bench peers clean
 .DEFAULT_GOAL := setup
 
 setup: $(STAMP)
@@ -37,9 +37,19 @@ fix: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.loader
+	$(BIN)/python -m benchmarks.verify
 	$(BIN)/python -m benchmarks.scale
 	$(BIN)/python -m benchmarks.audio_losses
 	$(BIN)/python -m benchmarks.attention
+
+# The other loaders pin an older numpy than constraints.txt, so they get an environment of their own.
+peers: .venv-bench/.installed
+	.venv-bench/bin/python -m benchmarks.loader --json
+
+.venv-bench/.installed: pyproject.toml
+	$(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/python -m pip install --quiet -e '.[bench]'
+	touch $@
 
 clean:
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info

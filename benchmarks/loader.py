@@ -7,6 +7,7 @@ pass of each reader does not count.
 from __future__ import annotations
 
 import io
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,8 @@ import torch
 import webdataset
 from numpy.typing import NDArray
 from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # so that it runs by its path as well
 
 from benchmarks.dataset import CODEC, DTYPE, FRAMES, SAMPLES_PER_SHARD, make_dataset
 from benchmarks.peers import open_peers

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # so that it runs by its path as well
+
 from shards import open_dataset
 from shards.files import sha256_bytes
 from shards.index import INDEX_DTYPE, save_index

@@ -116,7 +116,7 @@ def compare(a: Dataset, b: Dataset, on_sample: Callable[[], None] = lambda: None
 def _places(dataset: Dataset) -> Iterator[Location]:
     for split, entry in dataset.splits.items():
         for number in range(entry.samples):
-            yield dataset.locate(f"{split}:{number}")
+            yield dataset.location(split, number)
 
 
 def _where(place: Location) -> tuple[str, int, int]:

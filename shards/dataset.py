@@ -17,7 +17,7 @@ from shards.errors import DamageError, DatasetError, MisuseError
 from shards.files import sha256_file
 from shards.index import Index, load_index
 from shards.locate import Location, find
-from shards.manifest import read_manifest
+from shards.manifest import index_file, read_manifest
 from shards.mends import mend_index, mend_shard
 from shards.schema import ArrayField, CodecSpec, Manifest, SampleRecord, ShardEntry, SideName, SplitEntry
 from shards.store import DEFAULT_CACHE_BYTES, CachedStore, LocalStore, Store, fetch_documents, is_url
@@ -87,7 +87,7 @@ class Dataset:
 
     def index_path(self, split: str) -> Path:
         """Return the index file of a split."""
-        return self.path / "index" / f"{split}.npy"
+        return self.path / index_file(split)
 
     def require_codec(self, codec: CodecSpec, wanted_by: str) -> None:
         """Raise `DatasetError` unless the latents were made by `codec`."""
@@ -245,7 +245,7 @@ def open_dataset(
     for split, entry in manifest.splits.items():
         for shard in entry.shards:
             check_size(folder, shard)
-        index = folder / "index" / f"{split}.npy"
+        index = folder / index_file(split)
         if not index.is_file() or sha256_file(index) != entry.index_sha256:
             raise DamageError(index, "the index is missing or changed", mend_index(folder))
     return Dataset(folder, manifest)

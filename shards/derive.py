@@ -17,7 +17,6 @@ from shards.errors import DatasetError, MisuseError
 from shards.files import canonical_json, sha256_bytes
 from shards.index import INDEX_DTYPE
 from shards.order import derive, permutation
-from shards.schema import SampleRecord
 
 PICK = np.dtype([("source", "<u4"), ("split", "<u4"), ("number", "<u8")])
 """One sample: the source's number, its split's place in sorted order, and the sample's number in that split."""
@@ -135,7 +134,7 @@ def read_tracks(source: Dataset, step: Step = lambda: None) -> Tracks:
     for split in sorted(source.splits):
         numbers[split] = np.zeros(source.splits[split].samples, np.int32)
         for number in range(len(numbers[split])):
-            record = SampleRecord.parse(source.payload(source.location(split, number), "json"))
+            record = source.record(source.location(split, number))
             numbers[split][number] = known.setdefault(record.group, len(known))
             step()
     return Tracks(tuple(known), numbers)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from shards.audio import Samples, encode_flac, write_wav
-from shards.dataset import Dataset
 from shards.errors import DatasetError
 from shards.files import canonical_json, write_bytes
 from shards.schema import SIDES
@@ -43,25 +42,6 @@ class Decoded:
     def fitted(self) -> Samples:
         """The audio [n] scaled into [-1, 1], for files that hold no more."""
         return np.clip(self.samples * np.float32(self.gain), -1, 1) if self.gain < 1 else self.samples
-
-
-def load_codec_of(dataset: Dataset, weights: Path | None = None) -> Codec:
-    """Load the codec that made a dataset's latents.
-
-    Raises `CodecError` where its weights are missing and `DatasetError` where the given ones are not those.
-    """
-    # Here and not above: looking at a dataset needs no torch.
-    from shards.codec import load_codec
-
-    # Any weights are taken where they are the dataset's own: its manifest holds their hash.
-    codec = load_codec(dataset.codec.name, weights, allow_unknown_weights=True)
-    made, asked = codec.spec.weights_sha256, dataset.codec.weights_sha256
-    if made != asked:
-        raise DatasetError(
-            f"{dataset.address}: its latents were made with weights {str(asked)[:12]}, these are {str(made)[:12]}; "
-            "pass the right file with --codec-weights"
-        )
-    return codec
 
 
 def decode(codec: Codec, sample: Sample) -> dict[str, Decoded]:

@@ -84,12 +84,18 @@ def build_index(shards: Iterable[Iterable[IndexRow]]) -> Index:
     return np.array(rows, dtype=INDEX_DTYPE)
 
 
-def save_index(path: Path, index: Index) -> bytes:
-    """Write an index atomically; returns the bytes written."""
+def serialise(index: Index) -> bytes:
+    """Make the bytes of an index file."""
     buffer = io.BytesIO()
     np.lib.format.write_array(buffer, index, version=(1, 0), allow_pickle=False)
-    write_bytes(path, buffer.getvalue())
     return buffer.getvalue()
+
+
+def save_index(path: Path, index: Index) -> bytes:
+    """Write an index atomically; returns the bytes written."""
+    content = serialise(index)
+    write_bytes(path, content)
+    return content
 
 
 def _keys_are_ascii(index: Index, rows: int = 65536) -> bool:

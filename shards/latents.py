@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -95,6 +96,11 @@ def add_sums(first: ChannelSums, second: ChannelSums) -> ChannelSums:
     )
 
 
+def add_by_side(first: Mapping[str, ChannelSums], second: Mapping[str, ChannelSums]) -> dict[str, ChannelSums]:
+    """Add sums side by side; a side that only one of them has is taken as it is."""
+    return {**first, **{side: add_sums(first[side], own) if side in first else own for side, own in second.items()}}
+
+
 def statistics(sums: ChannelSums) -> dict[str, list[float]]:
     """Per-channel mean, standard deviation, RMS, minimum and maximum from sums."""
     mean = np.asarray(sums.total) / sums.count
@@ -106,3 +112,8 @@ def statistics(sums: ChannelSums) -> dict[str, list[float]]:
         "min": list(sums.minimum),
         "max": list(sums.maximum),
     }
+
+
+def statistics_by_side(sums: Mapping[str, ChannelSums]) -> dict[str, dict[str, list[float]]]:
+    """Give the content of `stats.json` for sums by side."""
+    return {side: statistics(own) for side, own in sums.items()}

@@ -94,6 +94,11 @@ def parse_manifest(document: bytes, path: Path | str) -> Manifest:
     return manifest
 
 
+def index_file(split: str) -> str:
+    """Name the index of a split, relative to the dataset."""
+    return f"index/{split}.npy"
+
+
 def receipt_file(shard: str) -> str:
     """Name the receipt of a shard; both are relative to the dataset."""
     return f"receipts/{shard.rpartition('/')[2]}.json"

@@ -13,11 +13,12 @@ from pathlib import Path
 from shards.errors import DatasetError
 from shards.files import sha256_bytes, sync_directory, write_bytes, write_json
 from shards.index import build_index, save_index
-from shards.latents import add_sums, statistics
+from shards.latents import add_by_side, statistics_by_side
 from shards.manifest import (
     CARD,
     STATISTICS,
     dataset_card,
+    index_file,
     make_manifest,
     partial_folder,
     write_manifest,
@@ -95,7 +96,7 @@ def write_documents(staging: Path, header: DatasetHeader, receipts: Sequence[Rec
         split: _write_split(staging, split, [r for r in written if r.split == split])
         for split in sorted({r.split for r in written})
     }
-    write_json(staging / STATISTICS, {side: statistics(sums) for side, sums in total_sums(written).items()})
+    write_json(staging / STATISTICS, statistics_by_side(total_sums(written)))
     manifest = make_manifest(
         name=header.name,
         fields=header.fields,
@@ -114,7 +115,7 @@ def write_documents(staging: Path, header: DatasetHeader, receipts: Sequence[Rec
 
 
 def _write_split(staging: Path, split: str, receipts: Sequence[Receipt]) -> SplitEntry:
-    content = save_index(staging / "index" / f"{split}.npy", build_index(r.rows for r in receipts))
+    content = save_index(staging / index_file(split), build_index(r.rows for r in receipts))
     return SplitEntry(
         samples=sum(r.samples for r in receipts),
         groups=len({group for r in receipts for group in r.groups}),
@@ -131,8 +132,7 @@ def total_sums(receipts: Sequence[Receipt]) -> dict[str, ChannelSums]:
     if not all(receipt.statistics for receipt in receipts if receipt.samples):
         return total
     for receipt in receipts:
-        for side, sums in receipt.statistics.items():
-            total[side] = add_sums(total[side], sums) if side in total else sums
+        total = add_by_side(total, receipt.statistics)
     return total
 
 

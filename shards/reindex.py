@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +12,8 @@ import numpy as np
 from shards.dataset import check_size
 from shards.errors import DamageError
 from shards.files import read_json, sha256_bytes, sha256_file, write_bytes, write_json
-from shards.index import INDEX_DTYPE, Index, build_index, load_index, rows_from_shard
-from shards.manifest import MANIFEST, dataset_card, fingerprint, read_manifest
+from shards.index import INDEX_DTYPE, Index, build_index, load_index, rows_from_shard, serialise
+from shards.manifest import CARD, MANIFEST, dataset_card, fingerprint, index_file, read_manifest
 from shards.mends import mend_shard
 from shards.parallel import in_order
 from shards.schema import IndexRow, Manifest, ShardEntry
@@ -88,17 +87,17 @@ def rebuild_index(folder: Path, on_shard: Callable[[], None] = lambda: None) -> 
     previous = content["fingerprint"]
     written: list[str] = []
     for one in checked:
-        path = folder / "index" / f"{one.split}.npy"
+        path = folder / index_file(one.split)
         if not path.is_file() or sha256_file(path) != one.rebuilt_sha256:
             write_bytes(path, one.rebuilt)
-            written.append(f"index/{one.split}.npy")
+            written.append(index_file(one.split))
         content["splits"][one.split]["index_sha256"] = one.rebuilt_sha256
     content["fingerprint"] = fingerprint(content)
     if content["fingerprint"] != previous:
         card = dataset_card(Manifest.model_validate(content))
-        write_bytes(folder / "README.md", card.encode())
+        write_bytes(folder / CARD, card.encode())
         write_json(folder / MANIFEST, content)
-        written += ["README.md", MANIFEST]
+        written += [CARD, MANIFEST]
     return Rebuilt(tuple(written), content["fingerprint"], previous)
 
 
@@ -109,9 +108,9 @@ def _compare(folder: Path, manifest: Manifest, split: str, on_shard: Callable[[]
         rows.append(one)
         on_shard()
     index = build_index(rows)
-    content = _serialised(index)
+    content = serialise(index)
     digest = sha256_bytes(content)
-    problem, differences = _against_saved(folder / "index" / f"{split}.npy", index)
+    problem, differences = _against_saved(folder / index_file(split), index)
     if problem is None and digest != entry.index_sha256:
         problem = "its sha256 is not the manifest's, though its rows are those of the tars"
     return SplitIndex(split, problem, differences, len(index), digest, entry.index_sha256, content)
@@ -128,12 +127,6 @@ def _rows(folder: Path, shard: ShardEntry) -> list[IndexRow]:
         what = f"holds {len(rows)} samples, the manifest says {shard.samples}"
         raise DamageError(path, what, mend_shard(shard.file))
     return rows
-
-
-def _serialised(index: Index) -> bytes:
-    buffer = io.BytesIO()
-    np.lib.format.write_array(buffer, index, version=(1, 0), allow_pickle=False)
-    return buffer.getvalue()
 
 
 def _against_saved(path: Path, rebuilt: Index) -> tuple[str | None, tuple[RowDifference, ...]]:

@@ -214,6 +214,16 @@ class Manifest(Record):
     parents: tuple[str, ...] = ()
     build: Build
 
+    @property
+    def shards(self) -> list[ShardEntry]:
+        """The shards of all splits, in order."""
+        return [shard for entry in self.splits.values() for shard in entry.shards]
+
+    @property
+    def samples(self) -> int:
+        """The samples of all splits."""
+        return sum(entry.samples for entry in self.splits.values())
+
     @model_validator(mode="after")
     def _check(self) -> Manifest:
         quantized = self.codec.stage == "quantized"

@@ -15,7 +15,7 @@ from filelock import FileLock
 
 from shards.errors import CascadenceError, DamageError, DatasetError, MisuseError
 from shards.files import atomic_file, sha256_bytes, sha256_file, write_bytes
-from shards.manifest import MANIFEST, STATISTICS, read_manifest
+from shards.manifest import MANIFEST, STATISTICS, index_file, read_manifest
 from shards.mends import mend_shard
 from shards.schema import ShardEntry
 
@@ -171,9 +171,9 @@ def fetch_documents(url: str, cache: Path, **options: Any) -> Path:
     folder = cache / sha256_bytes(content)[:16]  # another dataset at the same address gets a folder of its own
     write_bytes(folder / MANIFEST, content)
     for split, entry in read_manifest(folder).splits.items():
-        index = folder / "index" / f"{split}.npy"
+        index = folder / index_file(split)
         if not index.is_file() or sha256_file(index) != entry.index_sha256:
-            fetched = _fetch(files, f"{root}/index/{split}.npy")
+            fetched = _fetch(files, f"{root}/{index_file(split)}")
             if sha256_bytes(fetched) != entry.index_sha256:
                 raise DatasetError(f"{url}: the index of {split} is not the manifest's; upload the dataset again")
             write_bytes(index, fetched)

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from shards.dataset import Dataset
 from shards.errors import CascadenceError, DatasetError
 from shards.files import read_json
-from shards.latents import add_sums, channel_sums, statistics
+from shards.latents import add_by_side, channel_sums, statistics_by_side
+from shards.manifest import STATISTICS
 from shards.parallel import in_order
 from shards.schema import SIDES, ChannelSums, SampleRecord
 
@@ -60,9 +61,9 @@ def survey(dataset: Dataset, *, arrays: bool, records: bool, on_sample: Callable
     for own_sums, own_uses in in_order(
         lambda numbers: _walk(dataset, *numbers, arrays, records, on_sample), list(_shards(dataset))
     ):
-        sums = _added(sums, own_sums)
+        sums = add_by_side(sums, own_sums)
         uses += own_uses
-    return Survey({side: statistics(own) for side, own in sums.items()} if arrays else None, tuple(uses))
+    return Survey(statistics_by_side(sums) if arrays else None, tuple(uses))
 
 
 def _shards(dataset: Dataset) -> Iterator[tuple[str, int, int]]:
@@ -81,19 +82,15 @@ def _walk(
     sums: dict[str, ChannelSums] = {}
     uses: list[Use] = []
     for number in range(first, end):
-        place = dataset.locate(f"{split}:{number}")
+        place = dataset.location(split, number)
         if arrays:
             sample = dataset.read(place)
-            sums = _added(sums, {side: channel_sums(getattr(sample, side)) for side in SIDES})
+            sums = add_by_side(sums, {side: channel_sums(getattr(sample, side)) for side in SIDES})
             uses += [_use(sample.record)] if records else []
         elif records:
             uses.append(_use(dataset.record(place)))
         on_sample()
     return sums, uses
-
-
-def _added(first: dict[str, ChannelSums], second: dict[str, ChannelSums]) -> dict[str, ChannelSums]:
-    return {side: add_sums(first[side], own) if side in first else own for side, own in second.items()}
 
 
 def _use(record: SampleRecord) -> Use:
@@ -103,7 +100,7 @@ def _use(record: SampleRecord) -> Use:
 
 def saved_statistics(dataset: Dataset) -> Statistics:
     """Read `stats.json`. Raises `DatasetError` where it is missing or not what the format says."""
-    path = dataset.path / "stats.json"
+    path = dataset.path / STATISTICS
     mend = f"`python -m shards stats {dataset.address} --recompute` computes them from the shards"
     try:
         content: Any = read_json(path)

@@ -15,7 +15,7 @@ from shards.checksum import crc32
 from shards.errors import DatasetError
 from shards.files import atomic_file, canonical_json, sha256_bytes
 from shards.index import make_row
-from shards.latents import add_sums, channel_sums
+from shards.latents import add_by_side, channel_sums
 from shards.schema import SIDES, ChannelSums, IndexRow, SampleRecord, Side, SideName
 from shards.wire import BLOCK, END, encode_array, layout, member_header, padding
 
@@ -120,6 +120,5 @@ def _statistics(samples: Sequence[Sample], dequantize: Dequantize | None) -> dic
                 if dequantize is None:
                     return {}
                 stored = dequantize(stored)
-            own = channel_sums(stored)
-            sums[side] = add_sums(sums[side], own) if side in sums else own
+            sums = add_by_side(sums, {side: channel_sums(stored)})
     return sums

@@ -151,7 +151,7 @@ def test_missing_and_wrong_weights_are_one_line(tmp_path: Path, monkeypatch: pyt
     assert_one_line(outcome, 1, str(tmp_path / "none.th"))
     monkeypatch.setattr("shards.codec.load_codec", lambda *_, **__: load_codec("mdct"))
     outcome = run_shards(*command, tmp_path / "other.th")
-    assert_one_line(outcome, 1, f"{source}: its latents were made with weights aaaaaaaaaaaa", "--codec-weights")
+    assert_one_line(outcome, 1, f"{source}: was made with encodec (weights aaaaaaaaaaaa)", "--codec-weights")
     assert not (tmp_path / "x").exists()
 
 

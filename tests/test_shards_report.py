@@ -234,7 +234,7 @@ def test_without_its_codec_the_page_is_silent_and_says_so(tmp_path: Path, capsys
     out = tmp_path / "page.html"
     outcome = report(capsys, other, "--out", out, "--json")
     assert (outcome.code, json.loads(outcome.out)["ok"]) == (0, True)
-    assert "without sound: mdct: the codec at hand is not the one that made the latents" in outcome.err
+    assert "without sound: other: was made with mdct, the codec found here is mdct" in outcome.err
     page = Page(out.read_text(encoding="utf-8"))
     assert page.all("audio") == []
     assert len(page.all("img")) == 6

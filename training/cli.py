@@ -72,10 +72,10 @@ def generate(
     json: Json = False,
 ) -> None:
     """Make new audio, from pairs of a dataset or from two recordings."""
+    from shards.codec import load_matching_codec
     from shards.dataset import open_dataset
     from shards.files import write_json
     from training.checkpoint import load_model, open_checkpoint
-    from training.data import load_matching_codec
     from training.generate import generate as make_piece
     from training.generate import pair_from_audio, pairs_from_shards, write_piece
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from pydantic import Field
 
-from shards.codec import Codec, load_codec
-from shards.dataset import Dataset, describe_codec, open_dataset
-from shards.errors import CodecError, DatasetError
+from shards.dataset import Dataset, open_dataset
+from shards.errors import DatasetError
 from shards.schema import CodecSpec
 from shards.settings import Settings
 
@@ -42,19 +39,3 @@ def open_training_data(address: str, world_size: int, trained_on: CodecSpec | No
 def rank_batch(dataset: Dataset, batch_size: int, world_size: int) -> int:
     """Batch size a rank: the configured one, or what a small dataset allows with at least one step an epoch."""
     return min(batch_size, dataset.splits["train"].samples // world_size)
-
-
-def load_matching_codec(spec: CodecSpec, weights: str | Path | None, owner: str) -> Codec:
-    """Load the codec that `owner`, a dataset or checkpoint, was made with.
-
-    Raises `CodecError` where its weights are missing or others.
-    """
-    # Unknown weights are taken here: the owner names the ones it was made with, and these are compared.
-    codec = load_codec(spec.name, weights, allow_unknown_weights=True)
-    own = codec.quantized_spec if spec.stage == "quantized" else codec.spec
-    if own != spec:
-        raise CodecError(
-            f"{owner}: was made with {describe_codec(spec)}, the codec found here is {describe_codec(own)}; "
-            "give the same weights with --codec-weights"
-        )
-    return codec

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from shards.codec import load_matching_codec
 from shards.dataset import Dataset
 from shards.errors import CascadenceError, ConfigError, Interrupted, MisuseError
 from shards.files import read_json, write_bytes, write_json
@@ -17,7 +18,7 @@ from shards.settings import dump_yaml
 from shards.store import is_url
 from training.checkpoint import Checkpoint, newest_checkpoint, open_checkpoint, require_same_data
 from training.config import Config
-from training.data import load_matching_codec, open_training_data
+from training.data import open_training_data
 from training.runtime import local_runtime
 from training.tracking import MlflowRun, end_mlflow, log_file, mlflow_available, start_mlflow
 from training.worker import WorkerSpec, ray_worker, train_rank

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import torch
 
+from shards.codec import load_matching_codec
 from training.checkpoint import open_checkpoint, require_same_data, restore_state
 from training.config import Config
-from training.data import load_matching_codec, open_training_data
+from training.data import open_training_data
 from training.loop import Trainer
 from training.models.build import build_model
 from training.optim import build_optimizer

@@ -18,8 +18,8 @@ from shards.dataset import Dataset
 from shards.errors import DamageError
 from shards.files import sha256_file
 from shards.index import Index, load_index
-from shards.latents import add_sums
-from shards.manifest import read_manifest
+from shards.latents import add_by_side
+from shards.manifest import index_file, read_manifest
 from shards.mends import mend_index, mend_shard
 from shards.parallel import in_order
 from shards.schema import ChannelSums, ShardEntry
@@ -108,10 +108,10 @@ class _Walk:
             self.problems += check_totals(self._dataset, self._receipts, self._total.sums)
 
     def _open_index(self, split: str) -> _SavedIndex | None:
-        file = self._dataset.index_path(split)
+        name = index_file(split)
+        file = self._dataset.path / name
         if not file.is_file():  # which was said
             return None
-        name = str(file.relative_to(self._dataset.path))
         try:
             index = load_index(file)
         except DamageError as error:
@@ -138,8 +138,7 @@ class _Total:
         """Add a shard's samples."""
         own_sums = add_found(found)
         self.whole &= len(found) == shard.samples and (self.quantized or bool(own_sums))
-        for side, own in own_sums.items():
-            self.sums[side] = add_sums(self.sums[side], own) if side in self.sums else own
+        self.sums = add_by_side(self.sums, own_sums)
 
 
 class _SavedIndex:

@@ -14,8 +14,8 @@ from shards.dataset import Dataset
 from shards.errors import CascadenceError
 from shards.files import read_json
 from shards.index import Index, build_index
-from shards.latents import add_sums, statistics
-from shards.manifest import CARD, MANIFEST, REJECTS, STATISTICS, receipt_file
+from shards.latents import add_by_side, statistics_by_side
+from shards.manifest import CARD, MANIFEST, REJECTS, STATISTICS, index_file, receipt_file
 from shards.mends import DELETE, ENCODE_AGAIN, RESTORE_FILE, mend_index
 from shards.publish import total_sums
 from shards.schema import SIDES, ChannelSums, Receipt, ShardEntry
@@ -26,9 +26,9 @@ TOLERANCE = 1e-6
 
 def check_files(dataset: Dataset) -> Iterator[Problem]:
     """Name the documents that are missing, and every file that is nobody's."""
-    shards = {shard.file for entry in dataset.splits.values() for shard in entry.shards}
+    shards = {shard.file for shard in dataset.manifest.shards}
     receipts = {receipt_file(shard) for shard in shards}
-    indexes = {f"index/{split}.npy" for split in dataset.splits}
+    indexes = {index_file(split) for split in dataset.splits}
     for name in sorted({STATISTICS, CARD} | receipts):
         if not (dataset.path / name).is_file():
             yield Problem(name, "is missing", RESTORE_FILE)
@@ -79,7 +79,7 @@ def check_receipt(
     if set(receipt.groups) != {sample.group for sample in found}:
         yield Problem(name, "its tracks are not those of the shard", RESTORE_FILE)
     sums = add_found(found)
-    if sums and not _close(statistics_of(sums), statistics_of(receipt.statistics)):
+    if sums and not _close(statistics_by_side(sums), statistics_by_side(receipt.statistics)):
         yield Problem(name, "its statistics are not those of the shard", RESTORE_FILE)
 
 
@@ -91,7 +91,7 @@ def check_totals(
     `sums` are those of all samples, where they could all be read; without them (for codes, which only their codec
     turns into latents) the receipts' sums are taken.
     """
-    shards = [shard.file for entry in dataset.splits.values() for shard in entry.shards]
+    shards = [shard.file for shard in dataset.manifest.shards]
     complete = all(shard in receipts for shard in shards)
     for shard, receipt in receipts.items():
         if receipt.samples and shard not in shards:
@@ -107,7 +107,7 @@ def check_totals(
         content = read_json(dataset.path / STATISTICS)
     except CascadenceError:
         content = None
-    if not _close(statistics_of(expected), content):
+    if not _close(statistics_by_side(expected), content):
         yield Problem(STATISTICS, "its statistics are not those of the samples", ENCODE_AGAIN)
 
 
@@ -117,14 +117,8 @@ def add_found(found: Iterable[Found]) -> dict[str, ChannelSums]:
     for sample in found:
         if len(sample.sums) != len(SIDES):
             return {}
-        for side, own in sample.sums.items():
-            total[side] = add_sums(total[side], own) if side in total else own
+        total = add_by_side(total, sample.sums)
     return total
-
-
-def statistics_of(sums: dict[str, ChannelSums]) -> dict[str, dict[str, list[float]]]:
-    """Give the content of `stats.json` for sums by side."""
-    return {side: statistics(own) for side, own in sums.items()}
 
 
 def _close(expected: dict[str, dict[str, list[float]]], content: object) -> bool:

@@ -26,7 +26,7 @@ def diff(
     """
     first, second = open_dataset(a), open_dataset(b)
     with console.progress("samples") as bar:
-        task = bar.add_task("comparing", total=sum(e.samples for e in first.splits.values()), note="")
+        task = bar.add_task("comparing", total=first.manifest.samples, note="")
         result = compare(first, second, on_sample=lambda: bar.advance(task))
     if json:
         console.print_json(result.as_json())

@@ -9,7 +9,7 @@ import typer
 from shards import console
 from shards.cli.arguments import DatasetFolder
 from shards.console import Json
-from shards.manifest import read_manifest
+from shards.manifest import index_file, read_manifest
 from shards.mends import mend_index
 from shards.reindex import SplitIndex, check_index, rebuild_index
 
@@ -27,7 +27,7 @@ def index(
     then nothing else changes; where it does not (another version wrote the index), the manifest takes a new
     index_sha256 and with it a new fingerprint.
     """
-    shards = sum(len(entry.shards) for entry in read_manifest(dataset).splits.values())
+    shards = len(read_manifest(dataset).shards)
     with console.progress("shards") as bar:
         task = bar.add_task("indexing", total=shards, note="")
         if rebuild:
@@ -53,7 +53,7 @@ def _tell_check(dataset: str, checked: list[SplitIndex], json: bool) -> None:
     if json:
         console.print_json({"ok": not bad, "splits": [one.as_json() for one in checked]})
     for one in bad if not json else ():
-        line = f"index/{one.split}.npy: {one.problem}; {mend_index(dataset)}"
+        line = f"{index_file(one.split)}: {one.problem}; {mend_index(dataset)}"
         console.err.print(f"[red]bad[/] {console.escape(line)}", soft_wrap=True)
         for row in one.differences:
             line = f"    {one.split}:{row.number} {row.key} {row.column}: saved {row.saved}, rebuilt {row.rebuilt}"

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from shards import console, export
 from shards.cli.arguments import CodecWeights, DatasetAddress, SampleName, SampleNames
 from shards.console import Json
-from shards.dataset import open_dataset
+from shards.dataset import Dataset, open_dataset
 from shards.errors import MisuseError
 from shards.files import write_bytes
 from shards.locate import Location
+
+if TYPE_CHECKING:
+    from shards.codec import Codec
 
 _PICTURES: dict[str, Literal["png", "svg"]] = {".png": "png", ".svg": "svg"}
 
@@ -33,7 +36,7 @@ def export_samples(
     opened = open_dataset(dataset)
     places = {place.key: place for place in map(opened.locate, samples)}
     needs_codec = any(kind in formats for kind in export.AUDIO)
-    codec = export.load_codec_of(opened, codec_weights) if needs_codec else None
+    codec = _load_codec(opened, codec_weights) if needs_codec else None
     files: dict[str, list[str]] = {}
     with console.progress("samples") as bar:
         for place in bar.track(list(places.values()), description="exporting"):
@@ -59,7 +62,7 @@ def listen(
     _check_folder(out)
     opened = open_dataset(dataset)
     place = opened.locate(sample)
-    decoded = export.decode(export.load_codec_of(opened, codec_weights), opened.read(place))
+    decoded = export.decode(_load_codec(opened, codec_weights), opened.read(place))
     sides: dict[str, dict[str, Any]] = {}
     for side, audio in decoded.items():
         path = out / f"{place.key}.{side}.wav"
@@ -107,6 +110,13 @@ def parse_formats(text: str) -> tuple[export.Format, ...]:
         if name not in export.FORMATS:
             raise MisuseError(f"--to {text}: there is no format {name!r}; choose of: {', '.join(export.FORMATS)}")
     return tuple(kind for kind in export.FORMATS if kind in asked)
+
+
+def _load_codec(opened: Dataset, weights: Path | None) -> Codec:
+    # Here and not above: arrays and records go out without torch.
+    from shards.codec import load_matching_codec
+
+    return load_matching_codec(opened.codec, weights, opened.address)
 
 
 def _check_folder(out: Path) -> None:

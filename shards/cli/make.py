@@ -150,7 +150,7 @@ def read_keys(path: Path) -> tuple[str, ...]:
 
 def _read_tracks(sources: Sequence[Dataset]) -> list[derive.Tracks]:
     with _stoppable(), console.progress("pairs") as bar:
-        total = sum(entry.samples for source in sources for entry in source.splits.values())
+        total = sum(source.manifest.samples for source in sources)
         task = bar.add_task("reading tracks", total=total, note="")
         return [derive.read_tracks(source, lambda: bar.advance(task)) for source in sources]
 
@@ -174,13 +174,12 @@ def _make(job: Rewrite, out: Path, json: bool, notes: Sequence[str] = ()) -> Non
 
 
 def _summary(manifest: Manifest, out: Path) -> dict[str, Any]:
-    shards = [shard for entry in manifest.splits.values() for shard in entry.shards]
     return {
         "out": str(out),
-        "samples": sum(shard.samples for shard in shards),
+        "samples": manifest.samples,
         "splits": {name: entry.samples for name, entry in manifest.splits.items()},
-        "shards": len(shards),
-        "bytes": sum(shard.bytes for shard in shards),
+        "shards": len(manifest.shards),
+        "bytes": sum(shard.bytes for shard in manifest.shards),
         "fingerprint": manifest.fingerprint,
         "parents": list(manifest.parents),
     }

@@ -29,7 +29,7 @@ def order(
     step = step_of(opened, split, seed=seed, epoch=epoch, world=world, batch=batch, at=at, window=window)
     ranks: list[dict[str, Any]] = []
     for rank, (numbers, padding) in enumerate(zip(step.numbers, step.padding, strict=True)):
-        places = [opened.locate(f"{split}:{number}") for number in numbers]
+        places = [opened.location(split, number) for number in numbers]
         samples = [
             {"key": place.key, "number": place.number, "shard": place.shard.file, "position": place.position}
             for place in places

@@ -34,9 +34,9 @@ def report(
 
     _check_out(out, dataset)
     opened = open_damaged(dataset)
-    decode, silent_because = _decoder(opened.codec, codec_weights) if samples else (None, None)
+    decode, silent_because = _decoder(opened.codec, codec_weights, opened.manifest.name) if samples else (None, None)
     with console.progress("steps") as bar:
-        task = bar.add_task("verifying", total=sum(len(e.shards) for e in opened.splits.values()), note="")
+        task = bar.add_task("verifying", total=len(opened.manifest.shards), note="")
         result = audit.verify(dataset, level, on_shard=lambda: bar.advance(task))
         task = bar.add_task("gathering pairs", total=samples, note="")
         content = collect(opened, result, samples, decode, on_card=lambda: bar.advance(task))
@@ -62,12 +62,12 @@ def _check_out(out: Path, dataset: Path) -> None:
         raise MisuseError(f"{out}: lies in the dataset, and datasets are immutable; write the page somewhere else")
 
 
-def _decoder(codec: CodecSpec, weights: Path | None) -> tuple[Decode | None, str | None]:
+def _decoder(codec: CodecSpec, weights: Path | None, owner: str) -> tuple[Decode | None, str | None]:
     """Load the codec, or say why there will be no sound. Weights that are given must fit."""
     from shards.report.players import load_decoder
 
     try:
-        return load_decoder(codec, weights), None
+        return load_decoder(codec, weights, owner), None
     except CodecError as error:
         if weights is not None:
             raise

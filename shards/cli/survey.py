@@ -11,6 +11,7 @@ from shards import console
 from shards.cli.arguments import DatasetAddress
 from shards.console import Json
 from shards.dataset import Dataset, open_dataset
+from shards.manifest import STATISTICS
 from shards.schema import SIDES
 from shards.survey import (
     NAMES,
@@ -42,7 +43,7 @@ def stats(
     """
     opened = open_dataset(dataset)
     with console.progress("samples") as bar:
-        total = sum(entry.samples for entry in opened.splits.values()) if recompute or repeats else 0
+        total = opened.manifest.samples if recompute or repeats else 0
         task = bar.add_task("measuring", total=total, note="")
         walked = survey(opened, arrays=recompute, records=repeats, on_sample=lambda: bar.advance(task))
     found = walked.statistics or saved_statistics(opened)
@@ -69,7 +70,7 @@ def stats(
 
 
 def _deviation(dataset: Dataset, computed: Statistics) -> str | None:
-    off = deviation(saved_statistics(dataset), computed) if (dataset.path / "stats.json").is_file() else None
+    off = deviation(saved_statistics(dataset), computed) if (dataset.path / STATISTICS).is_file() else None
     if off is None:
         return "stats.json: it is missing; restore it from a copy"
     return f"stats.json: it is {off:.2g} off what the shards say; restore it from a copy" if off > TOLERANCE else None

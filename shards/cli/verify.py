@@ -21,7 +21,7 @@ def verify_dataset(
     json: Json = False,
 ) -> None:
     """Find and name all that is wrong; exits with 1 if any is."""
-    shards = 1 if dataset.is_file() else sum(len(e.shards) for e in read_manifest(dataset).splits.values())
+    shards = 1 if dataset.is_file() else len(read_manifest(dataset).shards)
     with console.progress("shards") as bar:
         task = bar.add_task("verifying", total=shards, note="")
         result = audit.verify(dataset, level, on_shard=lambda: bar.advance(task))

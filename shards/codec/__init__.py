@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Literal
 
 from shards.codec.base import Codec
-from shards.errors import MisuseError
+from shards.dataset import describe_codec
+from shards.errors import CodecError, MisuseError
 from shards.schema import CodecSpec
 
 CODEC_NAMES = ("encodec", "mdct")
 
-__all__ = ["CODEC_NAMES", "Codec", "codec_spec", "load_codec"]
+__all__ = ["CODEC_NAMES", "Codec", "codec_spec", "load_codec", "load_matching_codec"]
 
 
 def load_codec(name: str, weights: Path | str | None = None, *, allow_unknown_weights: bool = False) -> Codec:
@@ -42,3 +43,19 @@ def codec_spec(name: Literal["encodec", "mdct"]) -> CodecSpec:
     else:
         from shards.codec.encodec import SPEC
     return SPEC
+
+
+def load_matching_codec(spec: CodecSpec, weights: str | Path | None, owner: str) -> Codec:
+    """Load the codec that `owner`, a dataset or checkpoint, was made with.
+
+    Raises `CodecError` where its weights are missing or others.
+    """
+    # Unknown weights are taken here: the owner names the ones it was made with, and these are compared.
+    codec = load_codec(spec.name, weights, allow_unknown_weights=True)
+    own = codec.quantized_spec if spec.stage == "quantized" else codec.spec
+    if own != spec:
+        raise CodecError(
+            f"{owner}: was made with {describe_codec(spec)}, the codec found here is {describe_codec(own)}; "
+            "give the same weights with --codec-weights"
+        )
+    return codec

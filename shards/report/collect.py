@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -17,6 +16,7 @@ from shards.report.images import heatmap
 from shards.report.players import Decode, Player, make_player
 from shards.report.salvage import UNREADABLE, SalvagedDataset, spread
 from shards.schema import SIDES, Manifest, Receipt, Reject, SampleRecord, Side
+from shards.survey import Statistics, saved_statistics
 
 MEASURED = 20_000
 """Records that the histograms are drawn from at most; of more, that many are chosen, evenly spread."""
@@ -26,8 +26,6 @@ REJECTS = 12
 
 EXACT_SNR_DB = 999.0
 """What a record says of a cast that lost nothing."""
-
-Statistics = dict[str, dict[str, list[float]]]
 
 
 @dataclass(frozen=True)
@@ -96,7 +94,7 @@ def collect(
         audit=audit,
         measured=tuple(found),
         unreadable=len(places) - len(found),
-        total=sum(entry.samples for entry in dataset.splits.values()),
+        total=dataset.manifest.samples,
         statistics=_statistics(dataset),
         rejects=_rejects(dataset),
         gallery=tuple(cards),
@@ -120,7 +118,7 @@ def choose(found: Sequence[Measured], wanted: int) -> list[tuple[Location, tuple
 
 def _measure(dataset: SalvagedDataset, place: Location) -> Measured | None:
     try:
-        record = SampleRecord.parse(dataset.payload(place, "json"))
+        record = dataset.record(place)
     except UNREADABLE:
         return None
     sides = {"input": record.input, "target": record.target}
@@ -166,26 +164,14 @@ def _card(dataset: SalvagedDataset, place: Location, why: tuple[str, ...], decod
 
 
 def _statistics(dataset: SalvagedDataset) -> Statistics | None:
-    """Read `stats.json`; None where it is missing, or not what the format says."""
+    """Read `stats.json`; None where it is missing, or not a finite number of each kind for each channel."""
     try:
-        content = read_json(dataset.path / "stats.json")
-    except (CascadenceError, OSError):
+        found = saved_statistics(dataset)
+    except UNREADABLE:
         return None
-    dim = dataset.codec.dim
-    return content if isinstance(content, dict) and all(_is_whole(content.get(side), dim) for side in SIDES) else None
-
-
-def _is_whole(side: Any, dim: int) -> bool:
-    """Whether a side of `stats.json` has a finite number of each kind for each of `dim` channels."""
-    if not isinstance(side, dict):
-        return False
-    columns = [side.get(kind) for kind in ("mean", "std", "rms", "min", "max")]
-    return all(
-        isinstance(column, list)
-        and len(column) == dim
-        and all(isinstance(v, (int, float)) and math.isfinite(v) for v in column)
-        for column in columns
-    )
+    columns = [values for side in found.values() for values in side.values()]
+    whole = all(len(values) == dataset.codec.dim and all(map(math.isfinite, values)) for values in columns)
+    return found if whole else None
 
 
 def _rejects(dataset: SalvagedDataset) -> tuple[Reject, ...]:

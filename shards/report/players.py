@@ -11,14 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shards.audio import encode_flac
-from shards.dataset import describe_codec
 from shards.schema import CodecSpec
 
 PLAYER_BYTES = 370_000
 """Of one player's file; eight pairs of them, written as base64, stay under 8 MB."""
 
 Decode = Callable[[NDArray[Any]], NDArray[np.float32]]
-"""Latents [D, T] to mono samples [n] at the codec's sample rate."""
+"""Latents [D, T], or codes, to mono samples [n] at the codec's sample rate."""
 
 
 @dataclass(frozen=True)
@@ -35,26 +34,19 @@ class Player:
         return self.seconds < self.whole_seconds
 
 
-def load_decoder(codec: CodecSpec, weights: Path | None) -> Decode:
+def load_decoder(codec: CodecSpec, weights: Path | None, owner: str) -> Decode:
     """Load a dataset's codec. Raises `CodecError` where it can't be had, or its weights are not the dataset's."""
     # Here and not above: a page without sounds needs no torch.
     import torch
 
-    from shards.codec import load_codec
-    from shards.errors import CodecError
+    from shards.codec import load_matching_codec
 
-    # Unknown weights may have made the dataset; what counts is that these are the same.
-    loaded = load_codec(codec.name, weights, allow_unknown_weights=True)
-    if loaded.spec != codec:
-        raise CodecError(
-            f"{codec.name}: the codec at hand is not the one that made the latents; give the weights of "
-            f"{describe_codec(codec)} as --codec-weights"
-        )
+    loaded = load_matching_codec(codec, weights, owner)
 
-    def decode(latents: NDArray[Any]) -> NDArray[np.float32]:
-        finite = np.nan_to_num(latents.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
+    def decode(stored: NDArray[Any]) -> NDArray[np.float32]:
+        values = np.nan_to_num(stored, nan=0.0, posinf=0.0, neginf=0.0)
         with torch.no_grad():
-            audio: NDArray[np.float32] = loaded.decode(torch.from_numpy(finite)[None])[0, 0].numpy()
+            audio: NDArray[np.float32] = loaded.decode(loaded.latents(torch.from_numpy(values)[None]))[0, 0].numpy()
         return audio
 
     return decode

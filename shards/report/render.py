@@ -68,8 +68,8 @@ def _summary(report: Report) -> dict[str, Any]:
     return {
         "seconds": seconds,
         "hours": report.total * seconds / 3600,
-        "bytes": sum(shard.bytes for entry in manifest.splits.values() for shard in entry.shards),
-        "shards": sum(len(entry.shards) for entry in manifest.splits.values()),
+        "bytes": sum(shard.bytes for shard in manifest.shards),
+        "shards": len(manifest.shards),
         "tracks": sum(entry.groups for entry in manifest.splits.values()),
         "rejected": sum(manifest.rejected.values()),
         "codec": describe_codec(manifest.codec),
