@@ -54,7 +54,7 @@ def names(inputs: int, targets: int, shared: int) -> tuple[list[str], list[str]]
     )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     sizes=st.tuples(SIZES, SIZES, st.integers(0, 12)),
     count=st.integers(1, 6),
@@ -74,7 +74,7 @@ def test_each_input_has_as_many_partners_as_asked_for_and_never_itself(
     assert chosen == choose_partners(choose, inputs[::-1], targets[::-1], count, seed, tempos)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(sizes=st.tuples(SIZES, SIZES, st.integers(0, 12)), count=st.integers(1, 6), seed=st.integers(0, 9))
 def test_in_turn_each_target_is_used_equally_often_before_any_is_used_again(
     sizes: tuple[int, int, int], count: int, seed: int
@@ -86,7 +86,7 @@ def test_in_turn_each_target_is_used_equally_often_before_any_is_used_again(
     assert max(times) - min(times) <= 1
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     tempos=st.dictionaries(
         st.sampled_from([f"target{number}" for number in range(8)]), st.floats(40, 240) | st.none(), min_size=2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,7 +25,7 @@ def run(arguments: Sequence[object]) -> int:
 
 
 @pytest.mark.parametrize("other", ["output", "target"])
-@pytest.mark.parametrize("extension", ["wav", "flac", "ogg", "aiff", "WAV"])
+@pytest.mark.parametrize("extension", ["wav", "flac", "ogg", "mp3", "aiff", "WAV"])
 def test_an_input_goes_with_its_output_or_target(tmp_path: Path, other: str, extension: str) -> None:
     write(tmp_path / f"a song_input.{extension}", 1)
     write(tmp_path / f"a song_{other}.{extension}", 1)
@@ -51,6 +52,9 @@ def test_other_files_do_not_disturb(tmp_path: Path) -> None:
     sides(tmp_path, "a")
     (tmp_path / "notes.txt").write_text("not audio")
     (tmp_path / "folder.wav").mkdir()
+    (tmp_path / "._a_input.wav").write_bytes(b"what macOS leaves beside a file")
+    (tmp_path / ".trash").mkdir()
+    (tmp_path / ".trash" / "b_input.wav").write_bytes(b"hidden")
     assert len(paired(tmp_path).pairs) == 1
 
 
@@ -177,6 +181,25 @@ def test_the_partner_of_an_unreadable_file_is_not_paired_with_another(tmp_path: 
         ("broken_target.wav", "no_partner"),
     ]
     assert "its partner broken_input.wav can't be used" in left_out[1].message
+
+
+def test_of_two_targets_the_one_that_can_be_used_is_taken(tmp_path: Path) -> None:
+    sides(tmp_path, "a")
+    (tmp_path / "a_output.wav").write_bytes(b"broken")
+    pairs, left_out = make_pairs(tmp_path, "suffix", 1.0, 0, 0.1)
+    assert cuts(pairs) == [("a_input.wav", 0, "a_target.wav", 0)]
+    assert [(out.path, out.reason) for out in left_out] == [("a_output.wav", "unreadable")]
+
+
+def test_a_name_that_is_no_text_is_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root, out = tmp_path / "wavs", tmp_path / "pairs.jsonl"
+    write(root / "good.wav", 2)
+    (root / "good.wav").with_name("b\udcffd.wav").write_bytes(write(tmp_path / "other.wav", 2).read_bytes())
+    assert run(["pair", root, "--out", out, "--mode", "continuation", "--seconds", 1]) == 0
+    assert "its name is no text in UTF-8; rename it" in capsys.readouterr().err
+    assert run(["pair", root, "--out", out, "--mode", "continuation", "--seconds", 1, "--json"]) == 0
+    assert [file["reason"] for file in json.loads(capsys.readouterr().out)["left_out"]] == ["name"]
+    assert set(read_pairs(out).sources) == {"good.wav"}
 
 
 @pytest.mark.parametrize("content", ["nothing", "text"])

@@ -86,6 +86,7 @@ def test_the_header_says_what_was_asked_for_and_nothing_that_does_not_apply(tmp_
     head = cross.header.model_dump()
     assert {key: head.pop(key) for key in asked} == asked
     assert set(head) == common | {"pairs_sha256"}
+    assert list(head)[:3] == ["format", "version", "mode"], "what a reader looks for comes first"
     assert set(paired(tmp_path, "continuation").header.model_dump()) == common | {"pairs_sha256"}
 
 

@@ -52,10 +52,7 @@ def make_pairs(
     targets = names if options.targets is None else select(source, "--targets", options.targets, names)
     names = sorted({*inputs, *targets})
     usable = read_sources(source, names, window, leave_out, progress)
-    tracks = _tracks(mode, names, usable, set(inputs), set(targets), leave_out)
-    if own_splits(tracks):
-        tracks = keep_own_splits(tracks, leave_out)
-    tracks = drop_copies(tracks, leave_out)
+    tracks = _screen(_tracks(mode, names, usable, set(inputs), set(targets), leave_out), leave_out)
     tempos: dict[str, float | None] = {}
     if options.choose == "tempo":
         tempos = measure_tempos(source, tracks, leave_out, progress)
@@ -67,9 +64,8 @@ def make_pairs(
         reasons = ", ".join(f"{count} {reason}" for reason, count in counts.items())
         raise CascadenceError(
             f"{source}: no pair of {seconds:g} s windows in {len(names)} files{f' ({reasons})' if reasons else ''}; "
-            "use shorter windows (--seconds), or add --strict to see what is wrong with the first"
+            "use shorter windows (--seconds) or another --mode, or add --strict to see what is wrong with the first"
         )
-    used = {cut.path for pair in pairs for cut in (pair.input, pair.target)}
     header = PairsHeader(
         mode=mode,
         root=str(source.resolve()),
@@ -79,6 +75,7 @@ def make_pairs(
         pairs_sha256=pairs_digest(pairs),
         **options.model_dump(),
     )
+    used = {cut.path for pair in pairs for cut in (pair.input, pair.target)}
     return Pairs(header=header, files=tuple(usable[path].file for path in sorted(used)), pairs=pairs), tuple(left_out)
 
 
@@ -110,6 +107,11 @@ def _tracks(
     if mode == "continuation":
         return continuation_tracks(usable.values(), leave_out)
     return cross_tracks(usable.values(), inputs, targets)
+
+
+def _screen(tracks: Sequence[Track], leave_out: LeaveOut) -> list[Track]:
+    """Leave out what would leak or be there twice."""
+    return drop_copies(keep_own_splits(tracks, leave_out) if own_splits(tracks) else tracks, leave_out)
 
 
 def _linker(

@@ -23,7 +23,7 @@ from shards.errors import MisuseError
 from shards.files import atomic_file, canonical_json
 
 # In valid JSON an unescaped quote on both sides makes it a key, and a pair has no such key.
-_IS_SOURCE = re.compile(r'"source"\s*:')
+_IS_SOURCE = re.compile(rb'"source"\s*:')
 _PAIR_LINE, _SOURCE_LINE = TypeAdapter(Pair), TypeAdapter(SourceFile)
 
 
@@ -44,14 +44,12 @@ def write_pairs(path: Path, pairs: Pairs) -> None:
 def read_pairs(path: Path) -> Pairs:
     """Read a pairs file. Raises `MisuseError`, naming the line, where it is none or where its splits leak."""
     try:
-        with path.open(encoding="utf-8") as file, _no_collection():
+        with path.open("rb") as file, _no_collection():
             header, files, pairs, lines = _parse(file)
             _check_unique(pairs, lines)
             _check_splits(pairs, lines, files)
     except FileNotFoundError:
         raise MisuseError(f"{path}: there is no such pairs file; make one with `python -m pipeline pair`") from None
-    except UnicodeDecodeError:
-        raise MisuseError(f"{path}: not a pairs file; make one with `python -m pipeline pair`") from None
     except _LineError as error:
         raise MisuseError(
             f"{path}: line {error.line}: {error}; mend the line, or make the file with `python -m pipeline pair`"
@@ -86,7 +84,7 @@ def _lines(pairs: Pairs) -> Iterator[object]:
     yield from (pair.as_json() for pair in pairs.pairs)
 
 
-def _parse(file: IO[str]) -> tuple[PairsHeader, dict[str, SourceFile], list[Pair], Sequence[int]]:
+def _parse(file: IO[bytes]) -> tuple[PairsHeader, dict[str, SourceFile], list[Pair], Sequence[int]]:
     """Give the header, the sources by path, the pairs, and the number of each pair's line."""
     files: dict[str, SourceFile] = {}
     pairs: list[Pair] = []

@@ -42,8 +42,9 @@ class PairsHeader(ModeOptions):
     pairs_sha256: str
 
     @model_serializer(mode="wrap")
-    def _without_what_does_not_apply(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {key: value for key, value in serialize(self).items() if value is not None}
+    def _what_applies_the_mode_s_own_last(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content = {key: value for key, value in serialize(self).items() if value is not None}
+        return {key: content[key] for key in sorted(content, key=ModeOptions.model_fields.__contains__)}
 
 
 class SourceFile(NamedTuple):
