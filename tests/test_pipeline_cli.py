@@ -104,18 +104,20 @@ def test_synthesize_refuses_what_makes_no_music(tmp_path: Path, capsys: Capture,
     assert not (tmp_path / "w").exists()
 
 
-@pytest.mark.parametrize("command", ["synthesize", "encode"])
+@pytest.mark.parametrize("command", ["synthesize", "pair", "encode"])
 def test_the_bar_of_a_terminal_is_drawn(
-    command: str, pairs: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+    command: str, music: Path, pairs: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(console, "err", Console(stderr=True, force_terminal=True, width=120))
     if command == "synthesize":
         assert cli("synthesize", tmp_path / "w", "--pairs", 2, "--seconds", 0.5) == 0
+    elif command == "pair":
+        assert cli("pair", music, "--out", tmp_path / "p.jsonl", "--mode", "suffix", "--seconds", 0.5) == 0
     else:
         assert cli("encode", pairs, "--out", tmp_path / "ds", "--codec", "mdct", "--local") == 0
     said = capsys.readouterr()
-    assert {"synthesize": "2/2", "encode": "4/4"}[command] in said.err
-    assert "pairs" in said.err
+    assert {"synthesize": "2/2", "pair": "8/8", "encode": "4/4"}[command] in said.err
+    assert ("files" if command == "pair" else "pairs") in said.err
     assert said.out.startswith(str(tmp_path))
 
 
@@ -161,7 +163,7 @@ def test_pair_names_the_first_few_files_of_each_reason(music: Path, tmp_path: Pa
     lines = capsys.readouterr().err.splitlines()
     named = [f"left out {root / 'train' / str(number)}" for number in range(3)]
     assert [line.partition("_input")[0] for line in lines[:3]] == named
-    assert lines[3] == "left out 5 files in all: unreadable (--json names them)"
+    assert lines[3] == "left out 5 files in all: empty (--json names them)"
     assert lines[4].startswith(f"left out {root / 'train' / 'stray.wav'}: its name ends in neither")
     assert len(lines) == 5
 
