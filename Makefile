@@ -39,6 +39,7 @@ bench: $(STAMP)
 	$(BIN)/python -m benchmarks.loader
 	$(BIN)/python -m benchmarks.verify
 	$(BIN)/python -m benchmarks.scale
+	$(BIN)/python -m benchmarks.encode
 	$(BIN)/python -m benchmarks.audio_losses
 	$(BIN)/python -m benchmarks.attention
 

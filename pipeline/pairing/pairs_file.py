@@ -12,6 +12,7 @@ import re
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import IO
 
@@ -24,6 +25,7 @@ from shards.files import atomic_file, canonical_json
 
 # In valid JSON an unescaped quote on both sides makes it a key, and a pair has no such key.
 _IS_SOURCE = re.compile(rb'"source"\s*:')
+_PAIRS_AT_ONCE = 4096
 _PAIR_LINE, _SOURCE_LINE = TypeAdapter(Pair), TypeAdapter(SourceFile)
 
 
@@ -48,6 +50,7 @@ def read_pairs(path: Path) -> Pairs:
             header, files, pairs, lines = _parse(file)
             _check_unique(pairs, lines)
             _check_splits(pairs, lines, files)
+            digest = pairs_digest(pairs)
     except FileNotFoundError:
         raise MisuseError(f"{path}: there is no such pairs file; make one with `python -m pipeline pair`") from None
     except _LineError as error:
@@ -57,25 +60,30 @@ def read_pairs(path: Path) -> Pairs:
     if not pairs:
         raise MisuseError(f"{path}: holds no pair; make it again with `python -m pipeline pair`")
     # Of the pairs that are there: a person may have edited them.
-    header = header.model_copy(update={"pairs_sha256": pairs_digest(pairs)})
+    header = header.model_copy(update={"pairs_sha256": digest})
     return Pairs(header=header, files=tuple(files.values()), pairs=tuple(pairs))
 
 
 def pairs_digest(pairs: Iterable[Pair]) -> str:
     """SHA-256 of the canonical JSON of the pairs, each as [split, group, [path, start], [path, start]]."""
     digest = hashlib.sha256()
+    texts = _canonical(pairs)
+    opening = "["
+    while some := ",".join(islice(texts, _PAIRS_AT_ONCE)):
+        digest.update(f"{opening}{some}".encode())
+        opening = ","
+    digest.update(b"]" if opening == "," else b"[]")
+    return digest.hexdigest()
+
+
+def _canonical(pairs: Iterable[Pair]) -> Iterator[str]:
     known: dict[tuple[str, str, str, str], tuple[str, str]] = {}  # most pairs differ from another in the starts only
-    separator = "["
     for split, group, (input_path, input_start), (target_path, target_start) in pairs:
         place = (split, group, input_path, target_path)
-        if place not in known:
+        if (text := known.get(place)) is None:
             head = canonical_json([split, group, [input_path]]).decode()[:-2]
-            known[place] = head, canonical_json([target_path]).decode()[:-1]
-        head, middle = known[place]
-        digest.update(f"{separator}{head},{input_start}],{middle},{target_start}]]".encode())
-        separator = ","
-    digest.update(b"]" if known else b"[]")
-    return digest.hexdigest()
+            text = known[place] = head, canonical_json([target_path]).decode()[:-1]
+        yield f"{text[0]},{input_start}],{text[1]},{target_start}]]"
 
 
 def _lines(pairs: Pairs) -> Iterator[object]:
