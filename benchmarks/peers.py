@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -44,6 +45,7 @@ def _streaming(pairs: Sequence[tuple[Tensor, Tensor]], folder: Path, batch_size:
     with MDSWriter(out=str(folder), columns=columns) as writer:
         for source, goal in pairs:
             writer.write({"input": source.numpy(), "target": goal.numpy()})
+    warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # they are only read
     dataset = StreamingDataset(local=str(folder), shuffle=True, batch_size=batch_size)
     return lambda: _stacked(iter(dataset), batch_size)
 

@@ -14,8 +14,12 @@ from shards.dataset import Dataset, check_size
 from shards.errors import DamageError, DatasetError
 from shards.index import INDEX_DTYPE, Index, column
 from shards.mends import mend_index, mend_shard
-from shards.scan import Scan
+from shards.scan import Payload, Scan
 from shards.schema import SIDES, ShardEntry
+
+
+TOGETHER = 16
+"""Samples that are looked at in a row: what passes through the processor's cache in between costs each look its own."""
 
 
 @dataclass
@@ -58,15 +62,30 @@ def look_into(path: Path, name: str, level: Level, expected: Expected, mend: str
         with path.open("rb", buffering=0) as file:
             scan = Scan(file, whole=reaches(level, "crc"), hashed=hashed)
             at = Examination(name, level, expected, mend, scan.read)
-            try:
-                for sample in scan.samples():
+            for samples, error in _batches(scan):
+                for sample in samples:
                     seen.problems += check_sample(sample, at, seen.found)
-            except DatasetError as error:
-                seen.problems.append(Problem(name, str(error), mend))
+                if error:
+                    seen.problems.append(Problem(name, error, mend))
             seen.sha256 = scan.sha256() if hashed else None
     except (OSError, DatasetError) as error:
         seen.problems.append(Problem(name, f"can't be read ({getattr(error, 'strerror', None) or error})", mend))
     return seen
+
+
+def _batches(scan: Scan) -> Iterator[tuple[list[tuple[Payload, ...]], str | None]]:
+    """Give a scan's samples `TOGETHER` at a time, and at the end what is wrong with the shard, if anything is."""
+    batch: list[tuple[Payload, ...]] = []
+    problem = None
+    try:
+        for sample in scan.samples():
+            batch.append(sample)
+            if len(batch) == TOGETHER:
+                yield batch, None
+                batch = []
+    except DatasetError as error:
+        problem = str(error)
+    yield batch, problem
 
 
 def against_index(shard: ShardEntry, number: int, seen: Examined, rows: Index, *, trusted: bool) -> Iterator[Problem]:
