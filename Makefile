@@ -12,7 +12,7 @@ setup: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[ray,mlflow,s3,webdataset,dev]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[ray,mlflow,s3,webdataset,tempo,dev]'
 	touch $@
 
 demo: $(STAMP)
@@ -39,6 +39,7 @@ bench: $(STAMP)
 	$(BIN)/python -m benchmarks.loader
 	$(BIN)/python -m benchmarks.verify
 	$(BIN)/python -m benchmarks.scale
+	$(BIN)/python -m benchmarks.encode
 	$(BIN)/python -m benchmarks.audio_losses
 	$(BIN)/python -m benchmarks.attention
 

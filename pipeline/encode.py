@@ -236,7 +236,7 @@ def _check_rejects(
         reasons = ", ".join(f"{count} {reason}" for reason, count in Counter(r.reason for r in rejects).most_common())
         raise CascadenceError(
             f"{len(rejects)} of {total} pairs were refused ({reasons}; first: {rejects[0].detail}); mend or remove "
-            f"them (all are listed in {destination.place(REJECTS)}), or raise --max-reject-fraction"
+            f"them and pair again (all are listed in {destination.place(REJECTS)}), or raise --max-reject-fraction"
         )
 
 

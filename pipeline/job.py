@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import secrets
+import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
+from urllib.parse import urlsplit
 
 from pipeline.config import EncodeConfig
-from pipeline.destination import Destination
+from pipeline.destination import Destination, open_destination
 from pipeline.encode import Advance
 from pipeline.encoder import Encoder, choose_device, make_encoder
 from pipeline.plan import ShardPlan
@@ -25,6 +27,11 @@ OBJECT_STORE_BYTES = 200 << 20
 """Of a private cluster; latents travel through files, so next to nothing lies in the store."""
 REPORT_SECONDS = 1.0
 """Between two reports of an actor on its shard, and between two looks at a stop."""
+
+ANSWER_SECONDS = 5
+"""That a cluster has to take a connection."""
+TRIAL_SECONDS = 120
+"""That `try_ray` waits: a private cluster starts its first actor in a few."""
 
 
 def encode_with_ray(
@@ -60,15 +67,7 @@ class _Pool:
 
     def __init__(self, ray: Any, config: EncodeConfig, destination: Destination, shards: int) -> None:
         self._ray = ray
-        resources = ray.cluster_resources()
-        device = choose_device(config, resources.get("GPU", 0))
-        encoder, threads = config.encoder, config.encoder.threads(device)
-        if device == "gpu":
-            options = {"num_cpus": threads, "num_gpus": encoder.gpus_per_actor}
-            room = int(resources.get("GPU", 0) / encoder.gpus_per_actor)
-        else:
-            options = {"num_cpus": 1}
-            room = int(resources.get("CPU", 0))
+        device, options, room = _actor_needs(config, ray.cluster_resources())
         self._actor_class = ray.remote(**options)(ShardEncoder)
         self._arguments = (_absolute(config), destination, device)
         self._died_starting = 0
@@ -76,7 +75,7 @@ class _Pool:
         self.idle: list[Any] = []
         self.running: dict[Any, tuple[Any, ShardPlan, int]] = {}
         # Where there is no room yet, one actor asks the autoscaler for it; `max_actors` asks for more.
-        for _ in range(max(1, min(shards, encoder.max_actors or room))):
+        for _ in range(max(1, min(shards, config.encoder.max_actors or room))):
             self._start()
 
     def begin(self, plan: ShardPlan, attempt: int) -> None:
@@ -135,6 +134,18 @@ class _Pool:
             self.idle.append(actor)
 
 
+def _actor_needs(
+    config: EncodeConfig, resources: Mapping[str, float]
+) -> tuple[Literal["cpu", "gpu"], dict[str, float], int]:
+    """Say where actors work, what each takes of the cluster, and how many the cluster holds."""
+    device = choose_device(config, resources.get("GPU", 0))
+    if device == "cpu":
+        return device, {"num_cpus": 1}, int(resources.get("CPU", 0))
+    share = config.encoder.gpus_per_actor
+    options = {"num_cpus": config.encoder.threads(device), "num_gpus": share}
+    return device, options, int(resources.get("GPU", 0) / share)
+
+
 def _absolute(config: EncodeConfig) -> EncodeConfig:
     """Give a job's paths as other processes need them: an actor's working directory is that of its cluster's start."""
     if config.codec.weights is None:
@@ -165,14 +176,52 @@ class ShardEncoder:
                 yield event
 
 
+class Reach(NamedTuple):
+    """What a cluster offers a job: its size, the actors it holds, and the seconds until one had loaded the codec."""
+
+    cpus: int
+    gpus: int
+    device: Literal["cpu", "gpu"]
+    actors: int
+    seconds: float
+
+
+def try_ray(config: EncodeConfig) -> Reach:
+    """Let one actor of the cluster load the codec. Raises `CascadenceError` where it can't."""
+    ray = connect_ray()
+    resources = ray.cluster_resources()
+    device, options, room = _actor_needs(config, resources)
+    began = time.monotonic()
+    actor = ray.remote(**options)(ShardEncoder).remote(_absolute(config), open_destination("nowhere"), device)
+    try:
+        ray.get(actor.load.remote(), timeout=TRIAL_SECONDS)
+    except ray.exceptions.GetTimeoutError:
+        raise CascadenceError(
+            f"no encoder was ready within {TRIAL_SECONDS} s on {device}; wait for the cluster's other jobs, or add "
+            "machines, and run it again"
+        ) from None
+    except ray.exceptions.RayActorError as error:
+        said = " ".join(str(error).split())[:200]
+        raise CascadenceError(f"an encoder died while it loaded ({said}); look for too little memory") from error
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from error  # Ray's own text is a traceback; this is the one line
+    finally:
+        ray.kill(actor)
+    seconds = time.monotonic() - began
+    return Reach(int(resources.get("CPU", 0)), int(resources.get("GPU", 0)), device, room, seconds)
+
+
 def connect_ray() -> Any:
-    """Join the Ray cluster of the job or of RAY_ADDRESS, or start a private one; returns the `ray` module."""
-    private = not os.environ.get("RAY_ADDRESS")
+    """Join the Ray cluster of the job or of RAY_ADDRESS, or start a private one; returns the `ray` module.
+
+    Raises `CascadenceError` where nothing answers at RAY_ADDRESS, and `MisuseError` without Ray.
+    """
+    address = os.environ.get("RAY_ADDRESS")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would call out
     # A private cluster listens on the network, so it gets a token that nobody else knows; in the environment, since a
     # token file would turn authentication on for later clusters here. A cluster that is joined says what it wants.
-    os.environ.setdefault("RAY_AUTH_MODE", "token" if private else "disabled")
-    if private:
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled" if address else "token")
+    if not address:
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     try:
         import ray
@@ -180,8 +229,22 @@ def connect_ray() -> Any:
         raise MisuseError("ray is not installed; install cascadence[ray], or add --local") from None
     if not ray.is_initialized():
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-        if private:
+        if address:
+            _require_answer(address)
+        else:
             # `local`: a cluster of somebody else on this machine is not ours to load.
             options |= {"address": "local", "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
         ray.init(**options)
     return ray
+
+
+def _require_answer(address: str) -> None:
+    """See that something listens at `host:port`: Ray itself would try for many minutes, and say so at length."""
+    try:
+        place = urlsplit(address if "://" in address else f"//{address}")
+        if place.port is not None:
+            socket.create_connection((place.hostname, place.port), timeout=ANSWER_SECONDS).close()
+    except (OSError, ValueError) as error:
+        raise CascadenceError(
+            f"RAY_ADDRESS={address}: nothing answers there ({error}); correct it, or unset it for a private cluster"
+        ) from error

@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from operator import attrgetter
 from pathlib import Path
 
 from pipeline.audio import ScreeningConfig
 from pipeline.pairing import Cut, Pair, Pairs
+from pipeline.pairing.pairs_file import pairs_digest
 from shards.files import canonical_json, sha256_bytes
 from shards.latents import Representation
 from shards.manifest import codec_fingerprint, receipt_file
@@ -66,7 +68,7 @@ class ShardPlan:
         content = [
             self.file,
             self.split,
-            [pair.as_json() for pair in self.pairs],
+            pairs_digest(self.pairs),
             self.sources,
             settings.window_samples,
             settings.codec.model_dump(),
@@ -105,12 +107,13 @@ def plan_shards(pairs: Pairs, settings: ShardSettings, name: str, samples_per_sh
     for pair in pairs.pairs:
         by_split.setdefault(pair.split, []).append(pair)
     plans: list[ShardPlan] = []
+    hashes = pairs.sources
     for split, own in sorted(by_split.items()):
-        own.sort(key=_place)
+        own.sort(key=attrgetter("input", "target"))
         for number, first in enumerate(range(0, len(own), samples_per_shard)):
             chosen = tuple(own[first : first + samples_per_shard])
-            paths = {cut.path for pair in chosen for _, cut in pair.sides}
-            sources = {path: pairs.sources[path] for path in sorted(paths) if path in pairs.sources}
+            paths = {pair.input.path for pair in chosen} | {pair.target.path for pair in chosen}
+            sources = {path: hashes[path] for path in sorted(paths) if path in hashes}
             plans.append(ShardPlan(shard_file(name, split, number), split, chosen, sources, settings))
     return tuple(plans)
 
@@ -118,7 +121,3 @@ def plan_shards(pairs: Pairs, settings: ShardSettings, name: str, samples_per_sh
 def plan_sha256(plans: Sequence[ShardPlan]) -> str:
     """Hash of a whole plan."""
     return sha256_bytes(canonical_json([plan.sha256 for plan in plans]))
-
-
-def _place(pair: Pair) -> tuple[str, int, str, int]:
-    return pair.input.path, pair.input.start, pair.target.path, pair.target.start

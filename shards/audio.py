@@ -171,6 +171,8 @@ def decoding(path: Path, file: io.FileIO) -> Iterator[Decoder]:
         # By its descriptor: libsndfile seeks before the start of broken files, which Python's files complain of.
         sound = _Forward(file.fileno(), closefd=False)
     except (soundfile.SoundFileError, OSError) as error:
+        if os.fstat(file.fileno()).st_size == 0:
+            raise AudioError(path, "empty", "the file has no bytes") from None
         raise AudioError(path, "unreadable", _reason(error)) from None
     with sound:
         yield Decoder(path, file, sound)

@@ -89,10 +89,12 @@ def facts(title: str, rows: Sequence[tuple[str, object]]) -> None:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str | None = None) -> None:
-    """Print rows under headings."""
-    grid = Table(*columns, title=title, title_justify="left", title_style="bold", header_style="cyan", box=None)
+    """Print rows under headings; a cell that is a `Text` keeps its style and its lines."""
+    grid = Table(title=title, title_justify="left", title_style="bold", header_style="cyan", box=None)
+    for column in columns:
+        grid.add_column(column, overflow="fold")
     for row in rows:
-        grid.add_row(*(escape(str(cell)) for cell in row))
+        grid.add_row(*(cell if isinstance(cell, Text) else escape(str(cell)) for cell in row))
     out.print(grid)
 
 

@@ -49,6 +49,26 @@ def no_published_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
 
 
 @pytest.fixture(scope="session")
+def tracks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve pairs of one second in `wav`, and `pairs.jsonl` over them. Not to be spoiled."""
+    from make_tracks import make_tracks
+
+    return make_tracks(tmp_path_factory.mktemp("tracks"))
+
+
+@pytest.fixture(scope="session")
+def undisturbed_files(tracks: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Every file of the dataset that is made of them when nothing goes wrong, and its hash."""
+    from make_tracks import TWO_A_SHARD, files, paired
+
+    from pipeline.encode import encode_dataset, encode_locally
+
+    folder = tmp_path_factory.mktemp("undisturbed") / "ds"
+    encode_dataset(paired(tracks / "wav"), folder, TWO_A_SHARD, encode_locally)
+    return files(folder)
+
+
+@pytest.fixture(scope="session")
 def s3_server() -> Iterator[str]:
     """Serve S3 on loopback, with a bucket named `bucket`; gives the address. Any key and secret will do."""
     moto_server = pytest.importorskip("moto.server")

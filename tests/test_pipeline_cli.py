@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -103,18 +104,20 @@ def test_synthesize_refuses_what_makes_no_music(tmp_path: Path, capsys: Capture,
     assert not (tmp_path / "w").exists()
 
 
-@pytest.mark.parametrize("command", ["synthesize", "encode"])
+@pytest.mark.parametrize("command", ["synthesize", "pair", "encode"])
 def test_the_bar_of_a_terminal_is_drawn(
-    command: str, pairs: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+    command: str, music: Path, pairs: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(console, "err", Console(stderr=True, force_terminal=True, width=120))
     if command == "synthesize":
         assert cli("synthesize", tmp_path / "w", "--pairs", 2, "--seconds", 0.5) == 0
+    elif command == "pair":
+        assert cli("pair", music, "--out", tmp_path / "p.jsonl", "--mode", "suffix", "--seconds", 0.5) == 0
     else:
         assert cli("encode", pairs, "--out", tmp_path / "ds", "--codec", "mdct", "--local") == 0
     said = capsys.readouterr()
-    assert {"synthesize": "2/2", "encode": "4/4"}[command] in said.err
-    assert "pairs" in said.err
+    assert {"synthesize": "2/2", "pair": "8/8", "encode": "4/4"}[command] in said.err
+    assert ("files" if command == "pair" else "pairs") in said.err
     assert said.out.startswith(str(tmp_path))
 
 
@@ -126,11 +129,13 @@ def test_pair_reports_each_split(music: Path, tmp_path: Path, capsys: Capture) -
     assert cli("pair", music, "--out", out, "--mode", "suffix", "--seconds", 0.25, "--json") == 0
     assert printed(capsys) == {
         "out": str(out),
+        "mode": "suffix",
         "left_out": [],
         "splits": {
-            "train": {"pairs": 6, "tracks": 3, "hours": 6 * 0.25 / 3600},
-            "val": {"pairs": 2, "tracks": 1, "hours": 2 * 0.25 / 3600},
+            "train": {"groups": 3, "tracks": 6, "windows": 12, "pairs": 6, "hours": 6 * 0.25 / 3600},
+            "val": {"groups": 1, "tracks": 2, "windows": 4, "pairs": 2, "hours": 2 * 0.25 / 3600},
         },
+        "sources": {"files": 8, "hours": 8 * 0.5 / 3600, "formats": {"wav": 8}, "sample_rates": {"24000": 8}},
     }
     assert len(read_pairs(out).pairs) == 8
 
@@ -142,9 +147,33 @@ def test_pair_reports_what_it_left_out(music: Path, tmp_path: Path, capsys: Capt
         (root / f"a_{side}.wav").write_bytes((music / "train" / f"pair_0000_{side}.wav").read_bytes())
     (root / "b_input.wav").write_bytes(b"hello" * 99)
     arguments = ["pair", root, "--out", tmp_path / "p.jsonl", "--mode", "suffix", "--seconds", 0.5]
-    assert cli(*arguments, "--skip-unusable", "--json") == 0
-    (line,) = printed(capsys)["left_out"]
-    assert line.startswith(f"{root / 'b_input.wav'}: unreadable")
+    assert cli(*arguments, "--json") == 0
+    (file,) = printed(capsys)["left_out"]
+    assert (file["path"], file["reason"]) == ("b_input.wav", "unreadable")
+    assert file["message"].startswith(f"{root / 'b_input.wav'}: unreadable: ")
+
+
+def test_pair_names_the_first_few_files_of_each_reason(music: Path, tmp_path: Path, capsys: Capture) -> None:
+    root = tmp_path / "wavs"
+    shutil.copytree(music, root)
+    for number in range(5):
+        (root / "train" / f"{number}_input.wav").write_bytes(b"")
+    (root / "train" / "stray.wav").write_bytes((music / "train" / "pair_0000_input.wav").read_bytes())
+    assert cli("pair", root, "--out", tmp_path / "p.jsonl", "--mode", "suffix", "--seconds", 0.5) == 0
+    lines = capsys.readouterr().err.splitlines()
+    named = [f"left out {root / 'train' / str(number)}" for number in range(3)]
+    assert [line.partition("_input")[0] for line in lines[:3]] == named
+    assert lines[3] == "left out 5 files in all: empty (--json names them)"
+    assert lines[4].startswith(f"left out {root / 'train' / 'stray.wav'}: its name ends in neither")
+    assert len(lines) == 5
+
+
+def test_pair_says_where_there_are_too_few_targets(music: Path, tmp_path: Path, capsys: Capture) -> None:
+    patterns = ("--inputs", "**/*_input.wav", "--targets", "**/*_target.wav")
+    out = tmp_path / "p.jsonl"
+    assert cli("pair", music, "--out", out, "--mode", "cross", *patterns, "--partners", 3, "--seconds", 0.5) == 0
+    assert capsys.readouterr().err == "val has too few targets: some inputs got 1 of 3 partners\n"
+    assert len(read_pairs(out).pairs) == 3 * 3 + 1
 
 
 def test_pair_shows_a_table_to_people(music: Path, tmp_path: Path, capsys: Capture) -> None:
@@ -152,11 +181,12 @@ def test_pair_shows_a_table_to_people(music: Path, tmp_path: Path, capsys: Captu
     assert cli("pair", music, "--out", out, "--mode", "continuation", "--seconds", 0.1) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == str(out)
-    assert [line.split()[:3] for line in lines[1:]] == [
-        ["split", "pairs", "tracks"],
-        ["train", "24", "6"],
-        ["val", "8", "2"],
+    assert [line.split() for line in lines[1:-1]] == [
+        ["split", "groups", "tracks", "windows", "pairs", "hours"],
+        ["train", "6", "6", "30", "24", "0.001"],
+        ["val", "2", "2", "10", "8", "0.000"],
     ]
+    assert lines[-1] == "from 8 files of 0.001 h: 8 wav; 8 at 24000 Hz"
 
 
 @pytest.mark.parametrize("wrong", [("--mode", "nearest"), ("--val-fraction", 2), ("--seconds", 0), ("--seed", -1)])
@@ -211,9 +241,10 @@ def test_encode_reports_in_json_and_again(pairs: Path, tmp_path: Path, capsys: C
 
 def test_encode_tells_people_what_it_made_and_what_it_refused(pairs: Path, tmp_path: Path, capsys: Capture) -> None:
     lines = pairs.read_text().splitlines()
-    first = json.loads(lines[1])
+    place = next(place for place, line in enumerate(lines) if '"target"' in line)
+    first = json.loads(lines[place])
     first["target"]["path"] = "absent.wav"
-    pairs.write_text("\n".join([lines[0], json.dumps(first), *lines[2:]]))
+    pairs.write_text("\n".join([*lines[:place], json.dumps(first), *lines[place + 1 :]]))
     out = tmp_path / "ds [live]"
     arguments = ["encode", pairs, "--out", out, "--codec", "mdct", "--local", "--max-reject-fraction", 0.25]
     assert cli(*arguments) == 0

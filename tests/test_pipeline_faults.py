@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from make_tracks import OPTIONS, PAIRS, SHARDS, TWO_A_SHARD, files, make_tracks, paired
+from make_tracks import OPTIONS, PAIRS, SHARDS, TWO_A_SHARD, files, paired
 from preloaded import Preloaded, preloaded
 
 from pipeline import job
@@ -36,19 +36,6 @@ from shards.audit import verify
 from shards.dataset import open_dataset
 from shards.errors import CascadenceError
 from shards.schema import Receipt
-
-
-@pytest.fixture(scope="session")
-def tracks(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tracks(tmp_path_factory.mktemp("tracks"))
-
-
-@pytest.fixture(scope="session")
-def undisturbed(tracks: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Every file of the dataset when nothing goes wrong, and its hash."""
-    folder = tmp_path_factory.mktemp("undisturbed") / "ds"
-    encode_dataset(paired(tracks / "wav"), folder, TWO_A_SHARD, encode_locally)
-    return files(folder)
 
 
 @pytest.fixture(scope="session")
@@ -111,7 +98,7 @@ def wait_for_receipts(folder: Path, count: int) -> None:
 
 @pytest.mark.slow
 def test_twenty_random_kills_of_the_driver(
-    commands: Preloaded, tracks: Path, undisturbed: dict[str, str], tmp_path: Path
+    commands: Preloaded, tracks: Path, undisturbed_files: dict[str, str], tmp_path: Path
 ) -> None:
     chance, interrupted = random.Random(4), 0
     for number in range(20):
@@ -124,15 +111,15 @@ def test_twenty_random_kills_of_the_driver(
         assert commands.wait(pid) in {-signal.SIGKILL, 0}
         if not folder.exists():
             interrupted += 1
-            assert assert_what_is_there_is_sound(folder.with_name("ds.partial"), undisturbed) >= receipts
+            assert assert_what_is_there_is_sound(folder.with_name("ds.partial"), undisturbed_files) >= receipts
         assert commands.run([*command, "--json"], tmp_path / "log") == 0, (tmp_path / "log").read_text()
-        assert_undisturbed(folder, undisturbed)
+        assert_undisturbed(folder, undisturbed_files)
     assert interrupted >= 10, "the kills came too late to mean anything"
 
 
 @pytest.mark.slow
 def test_random_kills_of_actors_while_the_job_goes_on(
-    ray_cluster: Any, tracks: Path, undisturbed: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ray_cluster: Any, tracks: Path, undisturbed_files: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (alive := tmp_path / "alive").mkdir()
 
@@ -175,12 +162,12 @@ def test_random_kills_of_actors_while_the_job_goes_on(
         over.set()
         killer.join()
     assert len(killed) == 5
-    assert_undisturbed(folder, undisturbed)
+    assert_undisturbed(folder, undisturbed_files)
 
 
 @pytest.mark.slow
 def test_a_killed_driver_takes_its_ray_along_and_the_next_one_goes_on(
-    tracks: Path, undisturbed: dict[str, str], tmp_path: Path
+    tracks: Path, undisturbed_files: dict[str, str], tmp_path: Path
 ) -> None:
     folder = tmp_path / "out" / "ds"
     command = [sys.executable, "-m", "pipeline", "encode", str(tracks / "pairs.jsonl"), "--out", str(folder), *OPTIONS]
@@ -189,10 +176,10 @@ def test_a_killed_driver_takes_its_ray_along_and_the_next_one_goes_on(
         wait_for(lambda: list(folder.parent.glob("ds.partial/receipts/*.json")), 120)
         driver.kill()
     assert not folder.exists()
-    kept = assert_what_is_there_is_sound(folder.with_name("ds.partial"), undisturbed)
+    kept = assert_what_is_there_is_sound(folder.with_name("ds.partial"), undisturbed_files)
     done = subprocess.run([*command, "--json"], env=environment, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout)["kept_shards"] >= kept
-    assert_undisturbed(folder, undisturbed)
+    assert_undisturbed(folder, undisturbed_files)
 
 
 # Stops
@@ -257,7 +244,7 @@ def said_by(work: Callable[[], None], capsys: pytest.CaptureFixture[str]) -> lis
 
 
 def test_a_full_disk_is_one_line_and_the_job_goes_on_once_there_is_room(
-    tracks: Path, undisturbed: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tracks: Path, undisturbed_files: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (disk := tmp_path / "disk").mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(disk)], check=False)
@@ -278,11 +265,11 @@ def test_a_full_disk_is_one_line_and_the_job_goes_on_once_there_is_room(
             "and run the same command again"
         ]
         staging = folder.with_name("ds.partial")
-        assert assert_what_is_there_is_sound(staging, undisturbed) == 1
+        assert assert_what_is_there_is_sound(staging, undisturbed_files) == 1
         assert not list(staging.rglob("*.tmp.*")), "what did not fit was taken away again"
         filler.unlink()
         encode_dataset(paired(tracks / "wav"), folder, TWO_A_SHARD, encode_locally)
-        assert_undisturbed(folder, undisturbed)
+        assert_undisturbed(folder, undisturbed_files)
     finally:
         subprocess.run(["umount", str(disk)], check=True)
 
@@ -373,15 +360,15 @@ def deadly(tracks: Path, tmp_path: Path) -> tuple[Path, dict[str, str]]:
     return tmp_path, {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
 
 
-def assert_only_the_deadly_file_is_refused(folder: Path, undisturbed: dict[str, str]) -> None:
+def assert_only_the_deadly_file_is_refused(folder: Path, undisturbed_files: dict[str, str]) -> None:
     (line,) = (folder / "rejects.jsonl").read_text().splitlines()
     reject = json.loads(line)
     assert (reject["input"], reject["side"], reject["reason"]) == ("train/pair_0005_input.wav", "input", "deadly")
     assert f"killed its reader {TRIES} times (SIGSEGV)" in reject["detail"]
     found = files(folder)
-    assert found["train/ds-train-000002.tar"] != undisturbed["train/ds-train-000002.tar"]
-    assert {name: found[name] for name in undisturbed_shards(undisturbed) if not name.endswith("2.tar")} == {
-        name: undisturbed[name] for name in undisturbed_shards(undisturbed) if not name.endswith("2.tar")
+    assert found["train/ds-train-000002.tar"] != undisturbed_files["train/ds-train-000002.tar"]
+    assert {name: found[name] for name in undisturbed_shards(undisturbed_files) if not name.endswith("2.tar")} == {
+        name: undisturbed_files[name] for name in undisturbed_shards(undisturbed_files) if not name.endswith("2.tar")
     }
     assert open_dataset(folder).splits["train"].samples == PAIRS - 1
     assert verify(folder, "full").problems == ()
@@ -389,24 +376,24 @@ def assert_only_the_deadly_file_is_refused(folder: Path, undisturbed: dict[str, 
 
 @pytest.mark.slow
 def test_a_file_that_kills_its_reader_is_refused_by_the_next_run(
-    deadly: tuple[Path, dict[str, str]], undisturbed: dict[str, str]
+    deadly: tuple[Path, dict[str, str]], undisturbed_files: dict[str, str]
 ) -> None:
     folder, environment = deadly
     command = [sys.executable, "-m", "pipeline", "encode", str(folder / "pairs.jsonl"), "--out", str(folder / "ds")]
     command += [*OPTIONS, "--local"]
     assert subprocess.run(command, env=environment, check=False).returncode == -signal.SIGSEGV
     assert subprocess.run(command, env=environment, check=False).returncode == 0
-    assert_only_the_deadly_file_is_refused(folder / "ds", undisturbed)
+    assert_only_the_deadly_file_is_refused(folder / "ds", undisturbed_files)
 
 
 @pytest.mark.slow
 def test_a_job_on_ray_outlives_a_file_that_kills_its_reader(
-    deadly: tuple[Path, dict[str, str]], undisturbed: dict[str, str]
+    deadly: tuple[Path, dict[str, str]], undisturbed_files: dict[str, str]
 ) -> None:
     folder, environment = deadly
     command = [sys.executable, "-m", "pipeline", "encode", str(folder / "pairs.jsonl"), "--out", str(folder / "ds")]
     assert subprocess.run([*command, *OPTIONS], env=environment, check=False).returncode == 0
-    assert_only_the_deadly_file_is_refused(folder / "ds", undisturbed)
+    assert_only_the_deadly_file_is_refused(folder / "ds", undisturbed_files)
 
 
 def copied(tracks: Path, tmp_path: Path) -> Path:

@@ -6,52 +6,13 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pytest
-import soundfile
+from recordings import RATE, cuts, paired, sides, split_of, write
 
 from pipeline.cli.app import app
-from pipeline.pairing import Mode, Pair, Pairs, make_pairs, read_pairs, write_pairs
+from pipeline.pairing import ModeOptions, make_pairs, read_pairs
 from shards import console
-from shards.errors import CascadenceError, MisuseError
-
-RATE = 24_000
-
-
-def write(path: Path, seconds: float, rate: int = RATE) -> Path:
-    """A quiet tone: pairing reads headers, so what is in a file matters little."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(path, 0.1 * np.sin(np.arange(round(seconds * rate)) * 0.1), rate)
-    return path
-
-
-def sides(root: Path, *stems: str, seconds: float = 1.0) -> None:
-    for stem in stems:
-        write(root / f"{stem}_input.wav", seconds)
-        write(root / f"{stem}_target.wav", seconds)
-
-
-def paired(
-    root: Path,
-    mode: Mode = "suffix",
-    seconds: float = 1.0,
-    seed: int = 0,
-    val_fraction: float = 0.1,
-    skip_unusable: bool = False,
-) -> Pairs:
-    return make_pairs(root, mode, seconds, seed, val_fraction, skip_unusable)[0]
-
-
-def cuts(pairs: Pairs) -> list[tuple[str, int, str, int]]:
-    return [(p.input.path, p.input.start, p.target.path, p.target.start) for p in pairs.pairs]
-
-
-def split_of(pairs: Pairs) -> dict[str, str]:
-    """The split of each track; asserts that no track is in two."""
-    found: dict[str, str] = {}
-    for pair in pairs.pairs:
-        assert found.setdefault(pair.group, pair.split) == pair.split
-    return found
+from shards.errors import CascadenceError
 
 
 def run(arguments: Sequence[object]) -> int:
@@ -64,7 +25,7 @@ def run(arguments: Sequence[object]) -> int:
 
 
 @pytest.mark.parametrize("other", ["output", "target"])
-@pytest.mark.parametrize("extension", ["wav", "flac", "ogg", "aiff", "WAV"])
+@pytest.mark.parametrize("extension", ["wav", "flac", "ogg", "mp3", "aiff", "WAV"])
 def test_an_input_goes_with_its_output_or_target(tmp_path: Path, other: str, extension: str) -> None:
     write(tmp_path / f"a song_input.{extension}", 1)
     write(tmp_path / f"a song_{other}.{extension}", 1)
@@ -91,6 +52,9 @@ def test_other_files_do_not_disturb(tmp_path: Path) -> None:
     sides(tmp_path, "a")
     (tmp_path / "notes.txt").write_text("not audio")
     (tmp_path / "folder.wav").mkdir()
+    (tmp_path / "._a_input.wav").write_bytes(b"what macOS leaves beside a file")
+    (tmp_path / ".trash").mkdir()
+    (tmp_path / ".trash" / "b_input.wav").write_bytes(b"hidden")
     assert len(paired(tmp_path).pairs) == 1
 
 
@@ -123,163 +87,20 @@ def test_each_window_goes_with_the_next_one_of_the_same_track(tmp_path: Path) ->
 def test_a_track_shorter_than_two_windows_is_named(tmp_path: Path) -> None:
     write(tmp_path / "long.wav", 4)
     short = write(tmp_path / "short.wav", 1.9)
-    with pytest.raises(CascadenceError, match="shorter than two windows of 1 s") as caught:
+    with pytest.raises(CascadenceError, match="shorter than two windows") as caught:
         paired(tmp_path, "continuation")
     assert str(caught.value).startswith(f"{short}: ")
-    pairs, left_out = make_pairs(tmp_path, "continuation", 1.0, 0, 0.1, skip_unusable=True)
+    pairs, left_out = make_pairs(tmp_path, "continuation", 1.0, 0, 0.1)
     assert set(split_of(pairs)) == {"long.wav"}
-    assert len(left_out) == 1
+    assert [(out.path, out.reason) for out in left_out] == [("short.wav", "too_short")]
 
 
-# Splits
-
-
-@pytest.mark.parametrize("mode", ["suffix", "continuation"])
-@pytest.mark.parametrize(
-    ("tracks", "val_fraction", "validation"),
-    [(1, 0.1, 0), (1, 0.9, 0), (2, 0.1, 1), (2, 0.9, 1), (3, 0.0, 0), (4, 0.5, 2), (10, 0.1, 1), (10, 0.34, 3)],
-)
-def test_tracks_are_held_out_whole(
-    tmp_path: Path, mode: Mode, tracks: int, val_fraction: float, validation: int
-) -> None:
-    stems = [f"song{number}" for number in range(tracks)]
-    if mode == "suffix":
-        sides(tmp_path, *stems, seconds=3)
-    else:
-        for stem in stems:
-            write(tmp_path / f"{stem}.wav", 4)
-    pairs = paired(tmp_path, mode, val_fraction=val_fraction)
-    splits = split_of(pairs)
-    assert len(pairs.pairs) == 3 * tracks
-    assert sorted(splits.values()) == ["train"] * (tracks - validation) + ["val"] * validation
-
-
-def test_no_file_is_in_two_splits(tmp_path: Path) -> None:
-    sides(tmp_path, *(f"song{n}" for n in range(8)), seconds=2)
-    files: dict[str, set[str]] = {"train": set(), "val": set()}
-    for pair in paired(tmp_path, val_fraction=0.5).pairs:
-        files[pair.split] |= {pair.input.path, pair.target.path}
-    assert not files["train"] & files["val"]
-
-
-def test_the_seed_decides_and_repeats(tmp_path: Path) -> None:
-    sides(tmp_path, *(f"song{n}" for n in range(12)))
-    drawn = [split_of(paired(tmp_path, val_fraction=0.5, seed=seed)) for seed in (0, 0, 1, 2)]
-    assert drawn[0] == drawn[1]
-    assert drawn[0] != drawn[2] or drawn[0] != drawn[3]
-
-
-def test_where_the_folder_lies_does_not_decide(tmp_path: Path) -> None:
-    for root in ("here", "there/deeper"):
-        sides(tmp_path / root, *(f"song{n}" for n in range(6)))
-    here, there = paired(tmp_path / "here"), paired(tmp_path / "there/deeper")
-    assert here.pairs == there.pairs
-    assert here.header.pairs_sha256 == there.header.pairs_sha256
-
-
-# The file
-
-
-def test_the_file_is_json_lines_with_paths_as_they_are_on_the_disk(tmp_path: Path) -> None:
-    sides(tmp_path / "wavs", "train/a", "val/b", seconds=2)
-    pairs = paired(tmp_path / "wavs")
-    out = tmp_path / "new folder" / "pairs.jsonl"
-    write_pairs(out, pairs)
-
-    header, *lines = [json.loads(line) for line in out.read_text().splitlines()]
-    assert (header["format"], header["mode"], header["window_samples"], header["sample_rate"]) == (
-        "cascadence-pairs",
-        "suffix",
-        RATE,
-        RATE,
-    )
-    assert Path(header["root"], lines[0]["input"]["path"]).is_file()
-    assert lines[1] == {
-        "split": "train",
-        "group": "train/a",
-        "input": {"path": "train/a_input.wav", "start": RATE},
-        "target": {"path": "train/a_target.wav", "start": RATE},
-    }
-    assert read_pairs(out) == pairs
-    assert [p.name for p in out.parent.iterdir()] == ["pairs.jsonl"]
-
-
-def test_an_edited_file_is_what_counts(tmp_path: Path) -> None:
-    sides(tmp_path, "a", "b")
-    pairs, out = paired(tmp_path), tmp_path / "pairs.jsonl"
-    write_pairs(out, pairs)
-    lines = out.read_text().splitlines()
-    out.write_text("\n".join([lines[0], "", lines[2]]))
-
-    edited = read_pairs(out)
-
-    assert edited.pairs == pairs.pairs[1:]
-    assert edited.header.pairs_sha256 != pairs.header.pairs_sha256
-
-
-def _line(**changes: object) -> str:
-    pair = Pair.model_validate(
-        {"split": "train", "group": "a", "input": {"path": "x", "start": 9}, "target": {"path": "y", "start": 9}}
-    )
-    return json.dumps({**pair.model_dump(), **changes})
-
-
-@pytest.mark.parametrize(
-    ("line", "fault"),
-    [
-        ("{", "Invalid JSON"),
-        ("a_input.wav a_target.wav", "Invalid JSON"),
-        (_line(input={"path": "x"}), "input.start: Field required"),
-        (_line(input={"path": "x", "start": -1}), "input.start: Input should be greater than or equal to 0"),
-        (_line(target={"path": "x", "start": "soon"}), "target.start: Input should be a valid integer"),
-        (_line(weight=2), "weight: Extra inputs are not permitted"),
-        (_line(split="../elsewhere"), "split: String should match"),
-        (_line(split="val"), "split: the track 'a' is in train above"),
-        (_line(), "the same pair as in line 2"),
-    ],
-)
-def test_an_edit_gone_wrong_is_named_by_its_line(tmp_path: Path, line: str, fault: str) -> None:
-    sides(tmp_path, "a")
-    out = tmp_path / "pairs.jsonl"
-    write_pairs(out, paired(tmp_path))
-    header = out.read_text().splitlines()[0]
-    out.write_text("\n".join([header, _line(), "", line]) + "\n")
-    with pytest.raises(MisuseError) as caught:
-        read_pairs(out)
-    assert str(caught.value).startswith(f"{out}: line 4: {fault}")
-    assert "\n" not in str(caught.value)
-    assert "mend the line" in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("key", "value"), [("window_samples", 0), ("sample_rate", 44_100), ("mode", "cross"), ("version", 2)]
-)
-def test_a_header_gone_wrong_is_named(tmp_path: Path, key: str, value: object) -> None:
-    sides(tmp_path, "a")
-    out = tmp_path / "pairs.jsonl"
-    write_pairs(out, paired(tmp_path))
-    header, *lines = out.read_text().splitlines()
-    out.write_text("\n".join([json.dumps({**json.loads(header), key: value}), *lines]))
-    with pytest.raises(MisuseError, match=f"line 1: {key}: "):
-        read_pairs(out)
-
-
-@pytest.mark.parametrize("content", [b"", b"RIFF\xff\xfe\x00", b"[]\n", b"hello\n"])
-def test_what_is_no_pairs_file_is_refused(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "pairs.jsonl"
-    path.write_bytes(content)
-    with pytest.raises(MisuseError, match="python -m pipeline pair") as caught:
-        read_pairs(path)
-    assert str(caught.value).startswith(f"{path}: ")
-
-
-def test_a_header_without_pairs_is_refused(tmp_path: Path) -> None:
-    sides(tmp_path, "a")
-    out = tmp_path / "pairs.jsonl"
-    write_pairs(out, paired(tmp_path))
-    out.write_text(out.read_text().splitlines()[0])
-    with pytest.raises(MisuseError, match="holds no pair"):
-        read_pairs(out)
+def test_the_pairs_of_a_long_track_may_be_limited_and_are_spread_over_it(tmp_path: Path) -> None:
+    write(tmp_path / "long.wav", 11)
+    write(tmp_path / "short.wav", 3)
+    pairs = paired(tmp_path, "continuation", options=ModeOptions(max_per_track=3))
+    starts = [(path, start // RATE) for path, start, *_ in cuts(pairs)]
+    assert starts == [("long.wav", 1), ("long.wav", 5), ("long.wav", 8), ("short.wav", 0), ("short.wav", 1)]
 
 
 # What can't be used
@@ -315,38 +136,36 @@ KINDS = (
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_unusable_file_is_one_line_that_names_it_and_the_mend(
+def test_where_one_is_strict_an_unusable_file_is_an_error_that_names_it_and_the_mend(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
 ) -> None:
     root, out = tmp_path / "wavs", tmp_path / "pairs.jsonl"
     sides(root, "good")
     path, said = spoil(root, kind)
 
-    assert run(["pair", root, "--out", out, "--mode", "suffix", "--seconds", 1]) == 1
+    assert run(["pair", root, "--out", out, "--mode", "suffix", "--seconds", 1, "--strict"]) == 1
 
     printed = capsys.readouterr()
     assert printed.out == ""
     assert printed.err.count("\n") == 1
     assert printed.err.startswith(f"error: {path}: ")
     assert said in printed.err
-    assert "--skip-unusable" in printed.err
+    assert "or leave out --strict" in printed.err
     assert sorted(p.name for p in tmp_path.iterdir()) == ["wavs"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_unusable_file_is_left_out_and_named_where_that_is_asked_for(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
-) -> None:
+def test_an_unusable_file_is_left_out_and_named(tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str) -> None:
     root, out = tmp_path / "wavs", tmp_path / "pairs.jsonl"
     sides(root, "good")
     path, said = spoil(root, kind)
 
-    assert run(["pair", root, "--out", out, "--mode", "suffix", "--seconds", 1, "--skip-unusable"]) == 0
+    assert run(["pair", root, "--out", out, "--mode", "suffix", "--seconds", 1]) == 0
 
     lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1
-    assert lines[0].startswith(f"left out {path}: ")
-    assert said in lines[0]
+    (line,) = (line for line in lines if line.startswith(f"left out {path}: "))
+    assert said in line
+    assert len(lines) == (2 if kind == "shorter than a window" else 1), "the partner of a file is left out as well"
     found = cuts(read_pairs(out))
     assert len(found) == 1
     assert found[0][0] == "good_input.wav"
@@ -355,11 +174,32 @@ def test_an_unusable_file_is_left_out_and_named_where_that_is_asked_for(
 def test_the_partner_of_an_unreadable_file_is_not_paired_with_another(tmp_path: Path) -> None:
     sides(tmp_path, "good", "broken")
     (tmp_path / "broken_input.wav").write_bytes(b"\x00" * 99)
-    pairs, left_out = make_pairs(tmp_path, "suffix", 1.0, 0, 0.1, skip_unusable=True)
+    pairs, left_out = make_pairs(tmp_path, "suffix", 1.0, 0, 0.1)
     assert set(split_of(pairs)) == {"good"}
-    assert [str(tmp_path / name) for name in ("broken_input.wav", "broken_target.wav")] == [
-        line.partition(": ")[0] for line in left_out
+    assert [(out.path, out.reason) for out in left_out] == [
+        ("broken_input.wav", "unreadable"),
+        ("broken_target.wav", "no_partner"),
     ]
+    assert "its partner broken_input.wav can't be used" in left_out[1].message
+
+
+def test_of_two_targets_the_one_that_can_be_used_is_taken(tmp_path: Path) -> None:
+    sides(tmp_path, "a")
+    (tmp_path / "a_output.wav").write_bytes(b"broken")
+    pairs, left_out = make_pairs(tmp_path, "suffix", 1.0, 0, 0.1)
+    assert cuts(pairs) == [("a_input.wav", 0, "a_target.wav", 0)]
+    assert [(out.path, out.reason) for out in left_out] == [("a_output.wav", "unreadable")]
+
+
+def test_a_name_that_is_no_text_is_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root, out = tmp_path / "wavs", tmp_path / "pairs.jsonl"
+    write(root / "good.wav", 2)
+    (root / "good.wav").with_name("b\udcffd.wav").write_bytes(write(tmp_path / "other.wav", 2).read_bytes())
+    assert run(["pair", root, "--out", out, "--mode", "continuation", "--seconds", 1]) == 0
+    assert "its name is no text in UTF-8; rename it" in capsys.readouterr().err
+    assert run(["pair", root, "--out", out, "--mode", "continuation", "--seconds", 1, "--json"]) == 0
+    assert [file["reason"] for file in json.loads(capsys.readouterr().out)["left_out"]] == ["name"]
+    assert set(read_pairs(out).sources) == {"good.wav"}
 
 
 @pytest.mark.parametrize("content", ["nothing", "text"])
@@ -378,6 +218,6 @@ def test_a_folder_without_audio_is_misuse(tmp_path: Path, capsys: pytest.Capture
 def test_nothing_but_unusable_files_is_a_failure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root, out = tmp_path / "wavs", tmp_path / "pairs.jsonl"
     sides(root, "a", seconds=0.5)
-    assert run(["pair", root, "--out", out, "--mode", "suffix", "--seconds", 1, "--skip-unusable"]) == 1
-    assert "no pair of 1 s windows in 2 files; use shorter windows (--seconds)" in capsys.readouterr().err
+    assert run(["pair", root, "--out", out, "--mode", "suffix", "--seconds", 1]) == 1
+    assert "no pair of 1 s windows in 2 files (2 too short); use shorter windows (--seconds)" in capsys.readouterr().err
     assert not out.exists()

@@ -14,27 +14,13 @@ from typing import Any
 import fsspec
 import pytest
 from command import assert_one_line, run_pipeline
-from make_tracks import OPTIONS, SHARDS, TWO_A_SHARD, files, make_tracks, paired
+from make_tracks import OPTIONS, SHARDS
 from preloaded import Preloaded, preloaded
 
 from pipeline.claim import LEASE
-from pipeline.encode import encode_dataset, encode_locally
 from shards import open_dataset
 from shards.audit import verify
 from shards.schema import Receipt
-
-
-@pytest.fixture(scope="session")
-def tracks(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tracks(tmp_path_factory.mktemp("tracks"))
-
-
-@pytest.fixture(scope="session")
-def undisturbed(tracks: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Every file of the dataset as it is made in a folder, and its hash."""
-    folder = tmp_path_factory.mktemp("undisturbed") / "ds"
-    encode_dataset(paired(tracks / "wav"), folder, TWO_A_SHARD, encode_locally)
-    return files(folder)
 
 
 @pytest.fixture
@@ -68,12 +54,12 @@ def stored(s3: Any, url: str) -> dict[str, str]:
 
 
 def test_a_dataset_in_s3_is_the_one_that_a_folder_would_hold(
-    s3: Any, tracks: Path, undisturbed: dict[str, str], tmp_path: Path
+    s3: Any, tracks: Path, undisturbed_files: dict[str, str], tmp_path: Path
 ) -> None:
     url = "s3://bucket/whole/ds"
     done = encode(tracks, url, "--json")
     assert (done.code, done.json["encoded_shards"]) == (0, SHARDS), done
-    assert stored(s3, url) == undisturbed
+    assert stored(s3, url) == undisturbed_files
     dataset = open_dataset(url, cache=tmp_path / "cache")
     assert dataset.manifest.fingerprint == done.json["fingerprint"]
     assert sum(len(batch.keys) for batch in dataset.loader("train", 4, seed=0, epoch=0)) == 12
@@ -83,16 +69,16 @@ def test_a_dataset_in_s3_is_the_one_that_a_folder_would_hold(
     assert (again.json["encoded_shards"], again.json["kept_shards"]) == (0, SHARDS)
 
 
-def test_any_other_file_system_will_do(tracks: Path, undisturbed: dict[str, str]) -> None:
+def test_any_other_file_system_will_do(tracks: Path, undisturbed_files: dict[str, str]) -> None:
     assert encode(tracks, "memory://somewhere/ds").code == 0
     memory = fsspec.filesystem("memory")
     found = {path.removeprefix("/somewhere/ds/"): memory.cat_file(path) for path in memory.find("/somewhere/ds")}
     del found["dataset.json"]
-    assert {name: hashlib.sha256(content).hexdigest() for name, content in found.items()} == undisturbed
+    assert {name: hashlib.sha256(content).hexdigest() for name, content in found.items()} == undisturbed_files
 
 
 def test_a_job_killed_on_its_way_to_s3_goes_on(
-    commands: Preloaded, s3: Any, tracks: Path, undisturbed: dict[str, str], tmp_path: Path
+    commands: Preloaded, s3: Any, tracks: Path, undisturbed_files: dict[str, str], tmp_path: Path
 ) -> None:
     url = "s3://bucket/killed/ds"
     command = ["encode", tracks / "pairs.jsonl", "--out", url, "--local", *OPTIONS]
@@ -108,13 +94,13 @@ def test_a_job_killed_on_its_way_to_s3_goes_on(
     there = stored(s3, url)
     for path in receipts:
         receipt = Receipt.model_validate_json(s3.cat_file(path))
-        assert there[receipt.shard] == undisturbed[receipt.shard]
+        assert there[receipt.shard] == undisturbed_files[receipt.shard]
     # The dead job's claim is fresh: nobody can know yet that it is dead.
     assert_one_line(encode(tracks, url), 1, "another encode job is at work here", "its claim ends 120 s after")
     grow_old(s3, f"bucket/killed/ds/{LEASE}")
     done = encode(tracks, url, "--json")
     assert done.json["kept_shards"] >= 2
-    assert stored(s3, url) == undisturbed
+    assert stored(s3, url) == undisturbed_files
 
 
 def grow_old(s3: Any, lease: str) -> None:
@@ -123,12 +109,12 @@ def grow_old(s3: Any, lease: str) -> None:
     s3.pipe_file(lease, json.dumps({**content, "renewed": content["renewed"] - 1000}).encode())
 
 
-def test_a_damaged_object_is_made_again_in_its_place(s3: Any, tracks: Path, undisturbed: dict[str, str]) -> None:
+def test_a_damaged_object_is_made_again_in_its_place(s3: Any, tracks: Path, undisturbed_files: dict[str, str]) -> None:
     url, shard = "s3://bucket/repaired/ds", "train/ds-train-000001.tar"
     assert encode(tracks, url).code == 0
     s3.pipe_file(f"bucket/repaired/ds/{shard}", b"half")
     assert encode(tracks, url, "--only", shard).code == 0
-    assert stored(s3, url) == undisturbed
+    assert stored(s3, url) == undisturbed_files
 
 
 def test_a_dataset_in_s3_is_replaced_where_that_is_asked_for(s3: Any, tracks: Path) -> None:
@@ -149,8 +135,8 @@ def test_a_bucket_that_is_not_there_is_one_line(s3: Any, tracks: Path) -> None:
 
 
 @pytest.mark.slow
-def test_ray_actors_write_into_s3(s3: Any, tracks: Path, undisturbed: dict[str, str]) -> None:
+def test_ray_actors_write_into_s3(s3: Any, tracks: Path, undisturbed_files: dict[str, str]) -> None:
     url = "s3://bucket/ray/ds"
     done = run_pipeline("encode", tracks / "pairs.jsonl", "--out", url, *OPTIONS, "--set", "encoder.max_actors=2")
     assert done.code == 0, done
-    assert stored(s3, url) == undisturbed
+    assert stored(s3, url) == undisturbed_files

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-import json as jsonlib
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pipeline.cli.meter import Meter
+from pipeline.cli.options import (
+    AllowUnknownWeights,
+    AudioSides,
+    CodecName,
+    CodecWeights,
+    ConfigName,
+    Device,
+    Latents,
+    codec_options,
+    encode_settings,
+)
 from pipeline.stopping import Stop
 from shards import console
 from shards.console import Json, SetOptions
@@ -24,24 +34,15 @@ def encode(
     out: Annotated[
         str, typer.Option(metavar="DATASET", help="A folder, or a URL such as s3://bucket/dataset; whole or not there.")
     ],
-    codec: Annotated[Literal["encodec", "mdct"] | None, typer.Option(help="encodec unless set.")] = None,
-    codec_weights: Annotated[Path | None, typer.Option(help="EnCodec's weights file.")] = None,
-    codec_allow_unknown_weights: Annotated[
-        bool, typer.Option("--codec-allow-unknown-weights", help="Take weights with another hash; it is recorded.")
-    ] = False,
-    latents: Annotated[
-        Literal["float16", "float32", "codes"] | None,
-        typer.Option(help="float16 unless set; codes are EnCodec's at 6 kbit/s, 16x smaller."),
-    ] = None,
-    audio: Annotated[
-        Literal["none", "target", "both"] | None, typer.Option(help="Sides to store as FLAC, too; none unless set.")
-    ] = None,
+    codec: CodecName = None,
+    codec_weights: CodecWeights = None,
+    codec_allow_unknown_weights: AllowUnknownWeights = False,
+    latents: Latents = None,
+    audio: AudioSides = None,
     loudness: Annotated[
         float | None, typer.Option(metavar="LUFS", help="Bring every track to this loudness; else it stays as it is.")
     ] = None,
-    device: Annotated[
-        Literal["auto", "cpu", "gpu"] | None, typer.Option(help="auto unless set: GPUs where the cluster has any.")
-    ] = None,
+    device: Device = None,
     only: Annotated[
         list[str] | None,
         typer.Option(metavar="SHARD", help="Make this shard, there or not; repeatable. Repairs a finished dataset."),
@@ -49,7 +50,7 @@ def encode(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a dataset that is there.")] = False,
     max_reject_fraction: Annotated[float | None, typer.Option(help="Fail past this share of refused pairs.")] = None,
     local: Annotated[bool, typer.Option("--local", help="In this process, without Ray.")] = False,
-    config: Annotated[str | None, typer.Option(help="A configuration's name or file.")] = None,
+    config: ConfigName = None,
     set_: SetOptions = None,
     json: Json = False,
 ) -> None:
@@ -57,27 +58,20 @@ def encode(
 
     Ctrl-C, or SIGTERM, lets the running shards finish; a second one ends at once. Nothing finished is lost.
     """
-    from pipeline.config import CONFIGS, EncodeConfig
     from pipeline.encode import encode_dataset, encode_locally
     from pipeline.job import encode_with_ray
     from pipeline.pairing import read_pairs
-    from shards.settings import find_config, load_settings
 
     if only and overwrite:
         raise MisuseError("--only and --overwrite contradict each other; leave one of them out")
-    options = {
-        "codec.name": codec,
-        "codec.weights": str(codec_weights) if codec_weights else None,
-        "codec.allow_unknown_weights": codec_allow_unknown_weights or None,
+    options = codec_options(codec, codec_weights, codec_allow_unknown_weights) | {
         "output.latents": latents,
         "output.audio": audio,
         "encoder.device": device,
         "loudness": loudness,
         "max_reject_fraction": max_reject_fraction,
     }
-    # As JSON, which is YAML, so that a path with ` #` in it or named `no` stays what it is.
-    given = [f"{key}={jsonlib.dumps(value)}" for key, value in options.items() if value is not None]
-    settings = load_settings(EncodeConfig, find_config(CONFIGS, config) if config else None, given + (set_ or []))
+    settings = encode_settings(config, options, set_)
     plan = read_pairs(pairs)
     meter = Meter(plan.header.window_samples / plan.header.sample_rate)
     stop = Stop(on_request=meter.stopping)
