@@ -7,7 +7,7 @@ the manifest comes last.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
@@ -181,25 +181,27 @@ class RemoteDestination:
         """All files there, by name."""
         files, root = self._store
         files.invalidate_cache()
-        return {
-            path.removeprefix(f"{root}/"): Entry(info["size"], _written(info))
-            for path, info in files.find(root, detail=True).items()
-        }
+        found: dict[str, Any] = self._ask(lambda: files.find(root, detail=True))
+        return {path.removeprefix(f"{root}/"): Entry(info["size"], _written(info)) for path, info in found.items()}
 
     def exists(self, name: str) -> bool:
         """Whether a file is there."""
         files, root = self._store
         files.invalidate_cache()
-        return bool(files.exists(f"{root}/{name}"))
+        return bool(self._ask(lambda: files.exists(f"{root}/{name}")))
 
     def read(self, names: Iterable[str]) -> dict[str, bytes]:
         """The content of some files that are there; many are fetched at once."""
         files, root = self._store
         paths = {f"{root}/{name}": name for name in names}
-        found: dict[str, bytes] = {}
-        if paths:
-            with_retries(lambda: found.update(files.cat(list(paths))), self._url, "read")
+        found: dict[str, bytes] = self._ask(lambda: files.cat(list(paths))) if paths else {}
         return {paths[path]: content for path, content in found.items()}
+
+    def _ask(self, question: Callable[[], Any]) -> Any:
+        """Ask the file system something, again where it fails; its errors become one line."""
+        answers: list[Any] = []
+        with_retries(lambda: answers.append(question()), self._url, "read")
+        return answers[0]
 
     def write(self, name: str, content: bytes) -> None:
         """Write a small file."""

@@ -6,6 +6,8 @@ import hashlib
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +19,7 @@ from command import assert_one_line, run_pipeline
 from make_tracks import OPTIONS, SHARDS
 from preloaded import Preloaded, preloaded
 
+import pipeline
 from pipeline.claim import LEASE
 from shards import open_dataset
 from shards.audit import verify
@@ -136,7 +139,21 @@ def test_a_bucket_that_is_not_there_is_one_line(s3: Any, tracks: Path) -> None:
 
 @pytest.mark.slow
 def test_ray_actors_write_into_s3(s3: Any, tracks: Path, undisturbed_files: dict[str, str]) -> None:
+    # In a process of its own: actors take the credentials of the process that started their Ray.
     url = "s3://bucket/ray/ds"
-    done = run_pipeline("encode", tracks / "pairs.jsonl", "--out", url, *OPTIONS, "--set", "encoder.max_actors=2")
-    assert done.code == 0, done
+    command = [sys.executable, "-m", "pipeline", "encode", str(tracks / "pairs.jsonl"), "--out", url, *OPTIONS]
+    environment = {**os.environ, "PYTHONPATH": str(Path(pipeline.__file__).parents[1])}
+    subprocess.run([*command, "--set", "encoder.max_actors=2"], env=environment, check=True)
     assert stored(s3, url) == undisturbed_files
+
+
+def test_missing_credentials_are_one_line(
+    s3: Any, tracks: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+    assert_one_line(encode(tracks, "s3://bucket/closed/ds"), 1, "s3://bucket/closed/ds", "credentials")
