@@ -48,6 +48,17 @@ def no_published_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
         yield weights_path(None)
 
 
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Compute on one thread, as an actor does: another count of threads may round another way."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def tracks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Twelve pairs of one second in `wav`, and `pairs.jsonl` over them. Not to be spoiled."""

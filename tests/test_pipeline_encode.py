@@ -43,13 +43,7 @@ PAIRS = 6
 TWO_A_SHARD = EncodeConfig(codec=CodecConfig(name="mdct"), output=OutputConfig(samples_per_shard=2))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """As in an actor: the shards must not depend on it, and two cores are not many."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="session")

@@ -27,12 +27,7 @@ FRAMES = 40
 CROPS = [(0, FRAMES), (0, 1), (0, 3), (1, 5), (2, 4), (5, 12), (20, 33), (33, FRAMES), (FRAMES - 1, FRAMES)]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
