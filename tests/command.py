@@ -14,7 +14,7 @@ import typer
 from pipeline.cli.app import app as pipeline_app
 from shards.cli.app import app
 from shards.console import run
-from training.cli import app as training_app
+from training.cli.app import app as training_app
 
 # Made once: making them takes longer than most verbs.
 COMMAND: Any = typer.main.get_command(app)

@@ -114,7 +114,7 @@ def test_nothing_shadows_the_standard_library_in_a_job() -> None:
 
 def test_importing_the_packages_starts_nothing() -> None:
     code = (
-        "import sys, shards, pipeline, training, shards.cli.app, pipeline.cli.app, training.cli\n"
+        "import sys, shards, pipeline, training, shards.cli.app, pipeline.cli.app, training.cli.app\n"
         "heavy = {'torch', 'ray', 'mlflow', 'matplotlib', 'encodec', 'torchaudio', 'jinja2', 'librosa'}\n"
         "heavy &= set(sys.modules)\n"
         "sys.exit(f'imported: {heavy}' if heavy else 0)"

@@ -1,44 +1,48 @@
 """Checkpoints: directories that are whole or not there, without pickle.
 
-A checkpoint holds `model.safetensors`, `optimizer.safetensors`, `config.yaml` and `checkpoint.json`, and the marker
-`COMPLETE`, written last.
+A checkpoint holds `model.safetensors`, `config.yaml` and `checkpoint.json`, from a training `optimizer.safetensors`
+too, with a GAN `discriminator.safetensors` and `discriminator_optimizer.safetensors`, and the marker `COMPLETE`,
+written last.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 import yaml
-from pydantic import ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from pydantic import Field, ValidationError
+from torch import Tensor
 
 from shards.errors import CascadenceError, DatasetError
 from shards.files import atomic_directory, is_complete, read_json, write_json
 from shards.schema import CodecSpec, Record
 from shards.settings import dump_yaml, validate
 from training.config import Config
-from training.models.build import build_model
-from training.models.cascade import Cascade
+from training.models.build import Model, build_model
 from training.state import Progress, TrainState
+from training.weights import LoadReport, Weights, load_exactly, load_partially, read_weights, write_weights
 
 CHECKPOINTS = "checkpoints"
+VERSION = 1
+MODEL, OPTIMIZER = "model", "optimizer"
+DISCRIMINATOR, DISCRIMINATOR_OPTIMIZER = "discriminator", "discriminator_optimizer"
 
 
 class CheckpointRecord(Record):
-    """`checkpoint.json`: what a checkpoint is of."""
+    """`checkpoint.json`: what a checkpoint is of; `origin` tells where an imported one comes from."""
 
     version: Literal[1] = 1
     codec: CodecSpec
-    dataset_fingerprint: str
+    dataset_fingerprint: str | None
     frames: int
     progress: dict[str, Any]
     metrics: dict[str, float]
+    optimizer_groups: dict[str, list[dict[str, Any]]] = Field(default_factory=dict)
+    origin: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -54,82 +58,97 @@ class Checkpoint:
         """How far the run had come."""
         return Progress.from_json(self.record.progress)
 
+    def has(self, part: str) -> bool:
+        """Whether it holds `model`, `optimizer`, `discriminator` or `discriminator_optimizer`."""
+        return self._file(part).is_file()
+
+    def weights(self, part: str = MODEL) -> dict[str, Tensor]:
+        """Read a part's tensors; see `read_weights`."""
+        return read_weights(self._file(part))
+
+    def _file(self, part: str) -> Path:
+        return self.path / f"{part}.safetensors"
+
 
 def save_checkpoint(path: Path, state: TrainState, config: Config, record: CheckpointRecord) -> None:
+    """Write the checkpoint of a training; see `write_checkpoint`."""
+    parts: dict[str, Weights] = {MODEL: state.model.state_dict()}
+    groups = {}
+    parts[OPTIMIZER], groups[OPTIMIZER] = _flatten_optimizer(state.optimizer)
+    if state.adversary is not None:
+        parts[DISCRIMINATOR] = state.adversary.discriminator.state_dict()
+        parts[DISCRIMINATOR_OPTIMIZER], groups[DISCRIMINATOR_OPTIMIZER] = _flatten_optimizer(state.adversary.optimizer)
+    write_checkpoint(path, parts, config, record.model_copy(update={"optimizer_groups": groups}))
+
+
+def write_checkpoint(path: Path, parts: Mapping[str, Weights], config: Config, record: CheckpointRecord) -> None:
     """Write a checkpoint directory atomically, in place of an older one.
 
     Raises `CascadenceError`, naming the first tensor, where a weight is not finite: such a checkpoint would only
     hide the last good one.
     """
-    weights = state.model.state_dict()
-    _check_finite(path, weights)
-    tensors, groups = _flatten_optimizer(state.optimizer)
     with atomic_directory(path) as folder:
-        save_file(_portable(weights), str(folder / "model.safetensors"))
-        save_file(_portable(tensors), str(folder / "optimizer.safetensors"))
+        for part, weights in parts.items():
+            write_weights(folder / f"{part}.safetensors", weights)
         (folder / "config.yaml").write_text(dump_yaml(config), encoding="utf-8")
-        write_json(folder / "checkpoint.json", {**record.model_dump(mode="json"), "optimizer_groups": groups})
+        write_json(folder / "checkpoint.json", record.model_dump(mode="json"))
 
 
 def open_checkpoint(path: Path | str) -> Checkpoint:
     """Read a checkpoint's documents. Raises `CascadenceError`, with the mend, where it is missing or incomplete."""
     folder = Path(path)
     if not folder.is_dir():
-        raise CascadenceError(f"{folder}: there is no such checkpoint; train one with `python -m training launch`")
+        mend = "train one with `python -m training launch`"
+        if folder.suffix in {".pt", ".pth"}:
+            mend = "a file of the seeds is read by `python -m training import-checkpoint`"
+        raise CascadenceError(f"{folder}: there is no such checkpoint; {mend}")
     if not is_complete(folder):
         raise CascadenceError(f"{folder}: not a complete checkpoint; use another one of {folder.parent}")
     content = read_json(folder / "checkpoint.json")
+    version = content.get("version") if isinstance(content, dict) else None
+    if version != VERSION:
+        raise CascadenceError(
+            f"{folder}: is of version {version}, this program reads {VERSION}; use the one that wrote it"
+        )
     try:
-        assert isinstance(content, dict)
-        content.pop("optimizer_groups", None)
         record = CheckpointRecord.model_validate(content)
         config = validate(Config, yaml.safe_load((folder / "config.yaml").read_text()), str(folder / "config.yaml"))
-    except (ValidationError, AssertionError, OSError, yaml.YAMLError) as error:
+    except (ValidationError, OSError, yaml.YAMLError) as error:
         raise CascadenceError(f"{folder}: can't be read ({error}); use another one of {folder.parent}") from None
     return Checkpoint(folder, config, record)
 
 
-def load_model(ckpt_dir: Path | str) -> Cascade:
+def load_model(ckpt_dir: Path | str) -> Model:
     """Load a checkpoint's model, in eval mode on the CPU.
 
     `model(input_latents, target_latents)`, both [B, D, T], returns an object with `.latents` [B, D, T] and `.agent`.
     Raises `CascadenceError` where the checkpoint is missing, incomplete or holds weights that are not finite.
     """
     checkpoint = open_checkpoint(ckpt_dir)
-    model = build_model(checkpoint.config.model, checkpoint.record.codec.dim)
-    load_weights(checkpoint, model)
+    model = build_model(checkpoint.config.model, checkpoint.record.codec.dim, checkpoint.config.compat)
+    load_exactly(model, checkpoint.weights(), checkpoint.path)
     return model.eval()
 
 
-def load_weights(checkpoint: Checkpoint, model: nn.Module) -> None:
-    """Copy a checkpoint's weights into a model of the same configuration. Raises `CascadenceError` unless they fit."""
-    weights = _load(checkpoint.path / "model.safetensors")
-    _check_finite(checkpoint.path, weights)
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        first = " ".join(str(error).split("\n\t")[1:2]) or str(error)
-        raise CascadenceError(f"{checkpoint.path}: its weights do not fit its config.yaml: {first}") from None
-
-
 def restore_state(checkpoint: Checkpoint, state: TrainState) -> None:
-    """Bring model, optimizer and progress to where the checkpoint was saved."""
-    load_weights(checkpoint, state.model)
-    content = read_json(checkpoint.path / "checkpoint.json")
-    assert isinstance(content, dict)
-    tensors = _load(checkpoint.path / "optimizer.safetensors")
-    slots: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
-        number, _, slot = name.partition(".")
-        slots.setdefault(int(number), {})[slot] = tensor
-    own = state.optimizer.state_dict()["param_groups"]
-    # The rates are the configuration's, the rest is the checkpoint's: a resume with a lower rate is a lower rate.
-    groups = [
-        {**saved, "lr": now["lr"], "weight_decay": now["weight_decay"]}
-        for saved, now in zip(content["optimizer_groups"], own, strict=True)
-    ]
-    state.optimizer.load_state_dict({"state": slots, "param_groups": groups})
+    """Bring model, optimizers and progress to where the checkpoint was saved.
+
+    What it does not hold stays as it is: an imported one has no optimizers, one without a GAN no discriminator.
+    """
+    load_exactly(state.model, checkpoint.weights(), checkpoint.path)
+    _restore_optimizer(checkpoint, OPTIMIZER, state.optimizer)
+    if state.adversary is not None and checkpoint.has(DISCRIMINATOR):
+        load_exactly(state.adversary.discriminator, checkpoint.weights(DISCRIMINATOR), checkpoint.path)
+        _restore_optimizer(checkpoint, DISCRIMINATOR_OPTIMIZER, state.adversary.optimizer)
     state.progress = checkpoint.progress
+
+
+def initialise_state(checkpoint: Checkpoint, state: TrainState) -> LoadReport:
+    """Begin a new training with what fits of a checkpoint's weights; returns what became of each tensor."""
+    report = load_partially(state.model, checkpoint.weights())
+    if state.adversary is not None and checkpoint.has(DISCRIMINATOR):
+        load_partially(state.adversary.discriminator, checkpoint.weights(DISCRIMINATOR))
+    return report
 
 
 def require_same_data(checkpoint: Checkpoint, fingerprint: str) -> None:
@@ -160,18 +179,17 @@ def _flatten_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tens
     return tensors, content["param_groups"]
 
 
-def _portable(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-
-
-def _check_finite(path: Path, weights: dict[str, Tensor]) -> None:
-    for name, tensor in weights.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise CascadenceError(f"{path}: the weight {name} is not finite; go back to an earlier checkpoint")
-
-
-def _load(path: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(str(path))
-    except (SafetensorError, OSError) as error:
-        raise CascadenceError(f"{path}: can't be read ({error}); use another one of {path.parent.parent}") from None
+def _restore_optimizer(checkpoint: Checkpoint, part: str, optimizer: torch.optim.Optimizer) -> None:
+    if not checkpoint.has(part):
+        return
+    slots: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in checkpoint.weights(part).items():
+        number, _, slot = name.partition(".")
+        slots.setdefault(int(number), {})[slot] = tensor
+    own = optimizer.state_dict()["param_groups"]
+    # The rates are the configuration's, the rest is the checkpoint's: a resume with a lower rate is a lower rate.
+    groups = [
+        {**saved, "lr": now["lr"], "weight_decay": now["weight_decay"]}
+        for saved, now in zip(checkpoint.record.optimizer_groups[part], own, strict=True)
+    ]
+    optimizer.load_state_dict({"state": slots, "param_groups": groups})

@@ -9,8 +9,10 @@ from pydantic import Field, model_validator
 
 from shards.settings import Settings
 from training.data import DataConfig
-from training.losses.report import AUDIO_LOSSES, LOSSES, LossesConfig
-from training.models.build import ModelConfig
+from training.losses.compat import Compat
+from training.losses.report import AUDIO_LOSSES, LossesConfig
+from training.models.build import AGENT_LOSSES, ModelConfig
+from training.models.discriminator import DiscriminatorConfig
 from training.optim import OptimizerConfig
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -39,8 +41,10 @@ class TrackingConfig(Settings):
 class Config(Settings):
     """A training run."""
 
+    compat: Compat = Field("none", description="seeds: their numbers, mistakes included (training.losses.compat)")
     model: ModelConfig = ModelConfig()
     losses: LossesConfig = LossesConfig()
+    discriminator: DiscriminatorConfig = DiscriminatorConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     data: DataConfig = DataConfig()
     train: TrainConfig = TrainConfig()
@@ -48,7 +52,17 @@ class Config(Settings):
 
     @model_validator(mode="after")
     def _check(self) -> Config:
-        useful = LOSSES if self.model.agent == "masking" else AUDIO_LOSSES
+        useful = (*AGENT_LOSSES[self.model.agent], *AUDIO_LOSSES)
         if not any(self.losses.weight(name) > 0 for name in useful):
             raise ValueError(f"losses: with the agent {self.model.agent}, one of {', '.join(useful)} needs a weight")
+        if self.losses.gan > 0 and self.data.batch_size < 2:
+            raise ValueError(
+                f"losses.gan {self.losses.gan} with data.batch_size {self.data.batch_size}: what is real for one pair "
+                "is the target of another; set data.batch_size to 2 or more, or losses.gan to 0"
+            )
         return self
+
+    @property
+    def pairs_a_rank(self) -> int:
+        """Pairs that a rank's batch must have at least."""
+        return 2 if self.losses.gan > 0 else 1

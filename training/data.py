@@ -17,11 +17,11 @@ class DataConfig(Settings):
     codec_weights: str | None = Field(None, description="EnCodec's weights file; else the hub cache, else a download")
 
 
-def open_training_data(address: str, world_size: int, trained_on: CodecSpec | None) -> Dataset:
+def open_training_data(address: str, world_size: int, trained_on: CodecSpec | None, pairs_a_rank: int = 1) -> Dataset:
     """Open a dataset to train on.
 
-    Raises `DatasetError` where it has no `train` split, fewer pairs than ranks, or another codec than the checkpoint
-    that training goes on from (`trained_on`).
+    Raises `DatasetError` where it has no `train` split, fewer than `pairs_a_rank` pairs for each rank, or another codec
+    than the checkpoint that training goes on from (`trained_on`).
     """
     dataset = open_dataset(address)
     if trained_on is not None:
@@ -29,9 +29,11 @@ def open_training_data(address: str, world_size: int, trained_on: CodecSpec | No
     if "train" not in dataset.splits:
         raise DatasetError(f"{address}: has no split `train`; pair the sources with a smaller --val-fraction")
     samples = dataset.splits["train"].samples
-    if samples < world_size:
+    if samples < world_size * pairs_a_rank:
+        reason = ", which losses.gan needs" if pairs_a_rank > 1 else ""
         raise DatasetError(
-            f"{address}: {samples} pairs to train on are fewer than {world_size} workers; lower --workers"
+            f"{address}: {samples} pairs to train on are not {pairs_a_rank} for each of {world_size} workers{reason}; "
+            "lower --workers"
         )
     return dataset
 

@@ -19,7 +19,8 @@ from shards.errors import CascadenceError
 from shards.files import atomic_directory, write_json
 from training.checkpoint import Checkpoint
 from training.losses.modulation import amplitude_envelope, envelope_correlation, segments_for
-from training.models.cascade import Cascade, CascadeOutput
+from training.models.build import Model
+from training.models.cascade import ModelOutput
 from training.plots import plot_spectrograms, plot_waveforms
 
 MAXIMUM_GAIN = 3.0
@@ -66,7 +67,7 @@ def pair_from_audio(codec: Codec, input_file: Path, target_file: Path, *, quanti
 
 
 @torch.no_grad()
-def generate(model: Cascade, codec: Codec, pair: SourcePair) -> Piece:
+def generate(model: Model, codec: Codec, pair: SourcePair) -> Piece:
     """Make one piece: the model's output, decoded, brought to the sources' level (at most 3x) and soft-limited."""
     source, goal = codec.latents(pair.input[None]), codec.latents(pair.target[None])
     output = model(source, goal)
@@ -114,14 +115,10 @@ def describe(audio: dict[str, Samples], sample_rate: int) -> dict[str, float]:
     return metrics
 
 
-def _agent_metrics(output: CascadeOutput) -> dict[str, float]:
+def _agent_metrics(output: ModelOutput) -> dict[str, float]:
     if output.agent is None:
         return {}
-    return {
-        "complementarity": float(output.agent.complementarity),
-        "input_mask_mean": float(output.agent.input_mask.mean()),
-        "target_mask_mean": float(output.agent.target_mask.mean()),
-    }
+    return {name: float(value) for name, value in output.agent.metrics().items()}
 
 
 def _rms(samples: Samples) -> float:

@@ -10,17 +10,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from shards.codec import load_matching_codec
 from shards.dataset import Dataset
 from shards.errors import CascadenceError, ConfigError, Interrupted, MisuseError
 from shards.files import read_json, write_bytes, write_json
 from shards.settings import dump_yaml
 from shards.store import is_url
-from training.checkpoint import Checkpoint, newest_checkpoint, open_checkpoint, require_same_data
+from training.checkpoint import Checkpoint, initialise_state, newest_checkpoint, open_checkpoint, require_same_data
 from training.config import Config
 from training.data import open_training_data
 from training.runtime import local_runtime
+from training.state import new_state
 from training.tracking import MlflowRun, end_mlflow, log_file, mlflow_available, start_mlflow
+from training.weights import LoadReport
 from training.worker import WorkerSpec, ray_worker, train_rank
 
 RUN_RECORD = "run.json"
@@ -33,6 +37,7 @@ class Request:
     """What to launch.
 
     `shards` is a folder or a URL; `resume` is `auto` (go on where the run directory stands), `never`, or a checkpoint.
+    `initialise_from` is a checkpoint whose weights a new run begins with, as far as they fit.
     """
 
     shards: str
@@ -40,6 +45,7 @@ class Request:
     config: Config
     workers: int
     resume: str
+    initialise_from: Path | None = None
 
 
 def launch_local(request: Request) -> Checkpoint | None:
@@ -69,6 +75,17 @@ def launch_ray(request: Request) -> Checkpoint | None:
         threads = None if use_gpu else max(1, (os.cpu_count() or 1) // request.workers)
         _fit(request, _worker_spec(request, resumed, threads, mlflow), use_gpu)
     return resumed
+
+
+def preview_initialisation(request: Request) -> LoadReport | None:
+    """Tell what a new run would take of `initialise_from`; None where nothing is taken.
+
+    Raises `CascadenceError` where the checkpoint can't be read.
+    """
+    if request.initialise_from is None or _resume_point(request) is not None:
+        return None
+    checkpoint = open_checkpoint(request.initialise_from)
+    return initialise_state(checkpoint, new_state(request.config, checkpoint.record.codec.dim, torch.device("cpu")))
 
 
 def connect_ray(workers: int) -> Any:
@@ -138,11 +155,14 @@ def _cause(error: Exception) -> CascadenceError:
 def _prepare(request: Request) -> tuple[Checkpoint | None, Dataset]:
     """Check all that can be checked before a worker starts, and write the run directory's documents."""
     resumed = _resume_point(request)
-    dataset = open_training_data(request.shards, request.workers, resumed.record.codec if resumed else None)
+    begun = resumed or (open_checkpoint(request.initialise_from) if request.initialise_from else None)
+    dataset = open_training_data(
+        request.shards, request.workers, begun.record.codec if begun else None, request.config.pairs_a_rank
+    )
     load_matching_codec(dataset.codec, request.config.data.codec_weights, dataset.address)
     if resumed is not None:
         require_same_data(resumed, dataset.manifest.fingerprint)
-        if resumed.config.model != request.config.model:
+        if (resumed.config.model, resumed.config.compat) != (request.config.model, request.config.compat):
             raise ConfigError(
                 f"{resumed.path}: was trained with another `model` section; give the same one, or another --run-dir"
             )
@@ -176,6 +196,7 @@ def _worker_spec(
         shards=request.shards if is_url(request.shards) else str(Path(request.shards).resolve()),
         run_dir=request.run_dir.resolve(),
         resume_from=resumed.path.resolve() if resumed else None,
+        initialise_from=request.initialise_from.resolve() if request.initialise_from and not resumed else None,
         threads=threads,
         mlflow=mlflow,
     )

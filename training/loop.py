@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from torch import nn
-
 from shards.dataset import Dataset
 from shards.errors import CascadenceError
 from training.checkpoint import CHECKPOINTS, CheckpointRecord, save_checkpoint
@@ -30,7 +28,6 @@ class Trainer:
     runtime: Runtime
     dataset: Dataset
     state: TrainState
-    model: nn.Module
     step: Step
     sinks: Sequence[Sink]
     run_dir: Path
@@ -45,7 +42,6 @@ class Trainer:
         self._log("end", {})
 
     def _train_epoch(self) -> dict[str, float]:
-        self.model.train()
         loader = self.dataset.loader(
             "train",
             self._batch_size,
@@ -59,7 +55,7 @@ class Trainer:
         recent, epoch = MetricMeans(), MetricMeans()
         steps_left, began, counted = len(loader), time.monotonic(), 0
         for batch in loader:
-            metrics = self.step.train(self.model, self.state.optimizer, batch, self.state.progress.step)
+            metrics = self.step.train(batch)
             recent.add(metrics)
             epoch.add(metrics)
             self._advance(step=self.state.progress.step + 1, loader=loader.state_dict())
@@ -76,7 +72,7 @@ class Trainer:
 
     def _validate(self) -> dict[str, float]:
         """Judge the model on the held-out pairs; each counts once, and the padding of the last batch not at all."""
-        self.state.model.eval()
+        self.runtime.share_statistics(self.state.model)
         means = MetricMeans()
         loader = self.dataset.loader(
             "val", self._batch_size, rank=self.runtime.rank, world_size=self.runtime.world_size
@@ -84,7 +80,7 @@ class Trainer:
         for batch in loader:
             real = int(batch.weight.sum())
             # A rank without a real row judges one of padding, at weight 0: all ranks hold the same metrics.
-            means.add(self.step.evaluate(self.state.model, batch.head(max(real, 1))), weight=real)
+            means.add(self.step.evaluate(batch.head(max(real, 1))), weight=real)
         return means.read(self.runtime.all_reduce)
 
     def _finish_epoch(self, trained: dict[str, float], judged: dict[str, float]) -> None:

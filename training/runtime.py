@@ -28,8 +28,18 @@ class Runtime:
         if self.world_size == 1:
             return model
         devices = [self.device] if self.device.type == "cuda" else None
-        # Buffers are functions of the weights (spectral norm) or fixed, and so equal on all ranks anyway.
+        # Most buffers are functions of the weights (spectral norm) or fixed, and so equal on all ranks anyway; the
+        # running statistics of batches are not, and `share_statistics` is for these.
         return DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
+
+    def share_statistics(self, model: nn.Module) -> None:
+        """Give all ranks the running statistics of rank 0, those that a checkpoint keeps."""
+        if self.world_size == 1:
+            return
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm1d):
+                for buffer in module.buffers():
+                    dist.broadcast(buffer, 0)
 
     def all_reduce(self, tensor: Tensor) -> Tensor:
         """Sum a tensor over the ranks."""

@@ -9,6 +9,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from training.config import Config
+from training.models.build import Model, build_model
+from training.models.discriminator import Discriminator
+from training.optim import build_optimizer
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -38,8 +43,16 @@ class Progress:
 
 
 @dataclass
+class Adversary:
+    """The discriminator of a GAN and its optimizer."""
+
+    discriminator: nn.Module
+    optimizer: torch.optim.Optimizer
+
+
+@dataclass
 class TrainState:
-    """The model, its optimizer and the run's progress.
+    """The model, its adversary where there is a GAN, their optimizers, and the run's progress.
 
     Not saved here: the MLflow run's id, which the run directory keeps from before the first step (`run.json`).
 
@@ -48,6 +61,21 @@ class TrainState:
     named by the dataset), and the configuration (it lies beside the state).
     """
 
-    model: nn.Module
+    model: Model
     optimizer: torch.optim.Optimizer
+    adversary: Adversary | None = None
     progress: Progress = field(default_factory=Progress)
+
+
+def new_state(config: Config, dim: int, device: torch.device) -> TrainState:
+    """Make the state of a training that has not begun, for latents of `dim` channels: the same on every rank."""
+    torch.manual_seed(config.train.seed)
+    model = build_model(config.model, dim, config.compat).to(device)
+    optimizer = build_optimizer(config.optimizer, model.parameters(), device)
+    if config.losses.gan == 0:
+        return TrainState(model, optimizer)
+    discriminator = Discriminator(config.discriminator, dim).to(device)
+    game = config.optimizer.for_discriminator(config.discriminator.learning_rate)
+    return TrainState(
+        model, optimizer, Adversary(discriminator, build_optimizer(game, discriminator.parameters(), device))
+    )

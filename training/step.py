@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -11,11 +12,13 @@ from shards.codec import Codec
 from shards.order import derive
 from shards.reader import Batch
 from training.config import Config
-from training.losses import AudioCrops, LossInputs, LossReport, compute_losses
+from training.losses import AudioCrops, LossInputs, LossReport, compute_losses, discriminator_loss, roll_targets
 from training.losses.modulation import segments_for
 from training.metrics import Metrics
-from training.models.cascade import CascadeOutput
+from training.models.cascade import ModelOutput
 from training.optim import clip_gradients
+from training.runtime import Runtime
+from training.state import Adversary, TrainState
 
 _CROP, _NOISE = 1, 2
 
@@ -31,66 +34,128 @@ def crop_start(seed: int, step: int, frames: int, crop: int) -> int:
 
 
 class Step:
-    """The training step and its counterpart for evaluation; holds no state of its own."""
+    """The training step and its counterpart for evaluation, on a state that it updates."""
 
-    def __init__(self, config: Config, codec: Codec, device: torch.device, rank: int) -> None:
-        self._config, self._codec, self._device, self._rank = config, codec, device, rank
+    def __init__(self, config: Config, codec: Codec, state: TrainState, runtime: Runtime) -> None:
+        self._config, self._codec, self._state, self._runtime = config, codec, state, runtime
+        self._model = runtime.wrap(state.model)
+        self._judge = runtime.wrap(state.adversary.discriminator) if state.adversary is not None else None
 
-    def train(self, model: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch, step: int) -> Metrics:
-        """Update the model by one batch; returns scalars that stay on the device."""
-        seed_step(self._config.train.seed, step, self._rank)
-        start, stop = self._crop(batch.input.shape[2], step)
+    def train(self, batch: Batch) -> Metrics:
+        """Update the model, and its adversary, by one batch; returns scalars that stay on the device."""
+        state = self._state
+        seed_step(self._config.train.seed, state.progress.step, self._runtime.rank)
+        state.model.schedule(state.progress.step)
+        self._model.train()
+        source, goal = self._latents(batch)
         with self._precision():
-            output, report = self._forward(model, batch, start, stop)
-        optimizer.zero_grad(set_to_none=True)
+            output: ModelOutput = self._model(source, goal)
+            logits = self._ask_adversary(output.latents)
+        report = self._judge_output(output, source, goal, *self._crop(source.shape[2]), fake_logits=logits)
+        state.optimizer.zero_grad(set_to_none=True)
         report.total.backward()  # type: ignore[no-untyped-call]
-        norm = clip_gradients(self._config.optimizer, model.parameters())
-        optimizer.step()
-        return {**describe(output, report), "gradient/norm": norm}
+        norm = clip_gradients(self._config.optimizer, state.model.parameters())
+        state.optimizer.step()
+        metrics = {**describe(output, report), "gradient/norm": norm}
+        if state.adversary is not None:
+            metrics |= self._train_adversary(state.adversary, roll_targets(goal), output.latents.detach())
+        return metrics
 
     @torch.no_grad()
-    def evaluate(self, model: nn.Module, batch: Batch) -> Metrics:
-        """Judge the model on a batch, over whole windows; returns scalars that stay on the device."""
-        with self._precision():
-            output, report = self._forward(model, batch, 0, batch.input.shape[2])
-        return describe(output, report)
+    def evaluate(self, batch: Batch) -> Metrics:
+        """Judge the model on a batch, over whole windows; returns scalars that stay on the device.
 
-    def _forward(self, model: nn.Module, batch: Batch, start: int, stop: int) -> tuple[CascadeOutput, LossReport]:
-        source = self._codec.latents(batch.input.to(self._device, non_blocking=True))
-        goal = self._codec.latents(batch.target.to(self._device, non_blocking=True))
-        output: CascadeOutput = model(source, goal)
-        crops = self._decode(output.latents, source, goal, start, stop) if self._config.losses.needs_audio else None
-        masks = None if output.agent is None else output.agent.losses
-        return output, compute_losses(self._config.losses, LossInputs(crops, masks))
+        Without the discriminator: its opinion changes as it learns, and losses of different epochs could not be
+        compared.
+        """
+        self._state.model.eval()
+        source, goal = self._latents(batch)
+        with self._precision():
+            output = self._state.model(source, goal)
+        return describe(output, self._judge_output(output, source, goal, 0, source.shape[2]))
+
+    def _judge_output(
+        self,
+        output: ModelOutput,
+        source: Tensor,
+        goal: Tensor,
+        start: int,
+        stop: int,
+        fake_logits: Tensor | None = None,
+    ) -> LossReport:
+        # Losses are computed in float32, whatever the model was: spectra and small differences need it.
+        losses = self._config.losses
+        crops = self._decode(output.latents, source, goal, start, stop) if losses.needs_audio else None
+        return compute_losses(losses, LossInputs(crops, output.agent, fake_logits), self._config.compat)
 
     def _decode(self, output: Tensor, source: Tensor, goal: Tensor, start: int, stop: int) -> AudioCrops:
         seconds = (stop - start) / self._codec.spec.frame_rate
-        # The codec was trained in float32, and its output is what the losses measure.
-        with torch.autocast(self._device.type, enabled=False):
-            decoded = self._codec.decode_crop(output.float(), start, stop)
-            with torch.no_grad():
-                heard = [self._codec.decode_crop(latents, start, stop) for latents in (source, goal)]
+        decoded = self._codec.decode_crop(output.float(), start, stop)
+        with torch.no_grad():
+            heard = [self._codec.decode_crop(latents, start, stop) for latents in (source, goal)]
         return AudioCrops(decoded, heard[0], heard[1], segments_for(seconds))
 
-    def _crop(self, frames: int, step: int) -> tuple[int, int]:
+    def _ask_adversary(self, latents: Tensor) -> Tensor | None:
+        if self._state.adversary is None:
+            return None
+        discriminator = self._state.adversary.discriminator
+        with _frozen(discriminator):
+            logits: Tensor = discriminator(latents)
+        return logits
+
+    def _train_adversary(self, adversary: Adversary, real: Tensor, fake: Tensor) -> Metrics:
+        assert self._judge is not None
+        self._judge.train()
+        with self._precision():
+            # In one pass: gradients of all ranks meet once.
+            logits = self._judge(torch.cat([real, fake]))
+        verdict = discriminator_loss(*logits.chunk(2))
+        adversary.optimizer.zero_grad(set_to_none=True)
+        verdict.loss.backward()  # type: ignore[no-untyped-call]
+        norm = clip_gradients(self._config.optimizer, adversary.discriminator.parameters())
+        adversary.optimizer.step()
+        return {
+            "gan/discriminator_loss": verdict.loss.detach(),
+            "gan/real_accuracy": verdict.real_accuracy,
+            "gan/fake_accuracy": verdict.fake_accuracy,
+            "gan/gradient_norm": norm,
+        }
+
+    def _latents(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        device = self._runtime.device
+        source, goal = (
+            self._codec.latents(stored.to(device, non_blocking=True)) for stored in (batch.input, batch.target)
+        )
+        return source.float(), goal.float()
+
+    def _crop(self, frames: int) -> tuple[int, int]:
         wanted = self._config.train.audio_crop_seconds
         crop = frames if wanted is None else min(frames, round(wanted * self._codec.spec.frame_rate))
-        start = crop_start(self._config.train.seed, step, frames, crop)
+        start = crop_start(self._config.train.seed, self._state.progress.step, frames, crop)
         return start, start + crop
 
     def _precision(self) -> AbstractContextManager[object]:
-        wanted = self._config.train.precision
-        if wanted == "bf16" or (wanted == "auto" and self._device.type == "cuda"):
-            return torch.autocast(self._device.type, dtype=torch.bfloat16)
+        wanted, device = self._config.train.precision, self._runtime.device.type
+        if wanted == "bf16" or (wanted == "auto" and device == "cuda"):
+            return torch.autocast(device, dtype=torch.bfloat16)
         return nullcontext()
 
 
-def describe(output: CascadeOutput, report: LossReport) -> Metrics:
+@contextmanager
+def _frozen(module: nn.Module) -> Iterator[None]:
+    """Let gradients pass through a module without reaching its own weights."""
+    module.requires_grad_(False)
+    try:
+        yield
+    finally:
+        module.requires_grad_(True)
+
+
+def describe(output: ModelOutput, report: LossReport) -> Metrics:
     """Name the scalars of a step: raw losses, the weighted total, the agent's state, the level."""
     metrics = {"loss/total": report.total.detach(), "model/scale": output.scale.mean().detach()}
     metrics |= {f"loss/{name}": value for name, value in report.raw.items()}
     if output.agent is not None:
-        metrics["agent/complementarity"] = output.agent.complementarity.detach()
-        metrics["agent/input_mask_mean"] = output.agent.input_mask.mean().detach()
-        metrics["agent/target_mask_mean"] = output.agent.target_mask.mean().detach()
+        with torch.no_grad():
+            metrics |= {f"agent/{name}": value for name, value in output.agent.metrics().items()}
     return metrics

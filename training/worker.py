@@ -8,14 +8,12 @@ from pathlib import Path
 import torch
 
 from shards.codec import load_matching_codec
-from training.checkpoint import open_checkpoint, require_same_data, restore_state
+from training.checkpoint import initialise_state, open_checkpoint, require_same_data, restore_state
 from training.config import Config
 from training.data import open_training_data
 from training.loop import Trainer
-from training.models.build import build_model
-from training.optim import build_optimizer
 from training.runtime import Runtime
-from training.state import TrainState
+from training.state import new_state
 from training.step import Step
 from training.tracking import METRICS, JsonLinesSink, MlflowRun, MlflowSink, Sink
 
@@ -24,13 +22,14 @@ from training.tracking import METRICS, JsonLinesSink, MlflowRun, MlflowSink, Sin
 class WorkerSpec:
     """What every rank is told: configuration, absolute paths, where to go on from, and how many threads to use.
 
-    `shards` may be a URL.
+    `shards` may be a URL. `initialise_from` is a checkpoint whose weights a new training begins with.
     """
 
     config: Config
     shards: str
     run_dir: Path
     resume_from: Path | None
+    initialise_from: Path | None
     threads: int | None
     mlflow: MlflowRun | None
 
@@ -39,22 +38,24 @@ def train_rank(spec: WorkerSpec, runtime: Runtime) -> None:
     """Train as one rank, to the end."""
     if spec.threads is not None:
         torch.set_num_threads(spec.threads)
-    resumed = open_checkpoint(spec.resume_from) if spec.resume_from is not None else None
-    dataset = open_training_data(spec.shards, runtime.world_size, resumed.record.codec if resumed else None)
+    begun = spec.resume_from or spec.initialise_from
+    checkpoint = open_checkpoint(begun) if begun is not None else None
+    dataset = open_training_data(
+        spec.shards, runtime.world_size, checkpoint.record.codec if checkpoint else None, spec.config.pairs_a_rank
+    )
     codec = load_matching_codec(dataset.codec, spec.config.data.codec_weights, dataset.address).to(runtime.device)
-    torch.manual_seed(spec.config.train.seed)  # the same first weights on every rank
-    model = build_model(spec.config.model, dataset.codec.dim).to(runtime.device)
-    state = TrainState(model, build_optimizer(spec.config.optimizer, model.parameters(), runtime.device))
-    if resumed is not None:
-        require_same_data(resumed, dataset.manifest.fingerprint)
-        restore_state(resumed, state)
+    state = new_state(spec.config, dataset.codec.dim, runtime.device)
+    if checkpoint is not None and spec.resume_from is not None:
+        require_same_data(checkpoint, dataset.manifest.fingerprint)
+        restore_state(checkpoint, state)
+    elif checkpoint is not None:
+        initialise_state(checkpoint, state)
     trainer = Trainer(
         config=spec.config,
         runtime=runtime,
         dataset=dataset,
         state=state,
-        model=runtime.wrap(model),
-        step=Step(spec.config, codec, runtime.device, runtime.rank),
+        step=Step(spec.config, codec, state, runtime),
         sinks=_sinks(spec, state.progress.step) if runtime.leads else (),
         run_dir=spec.run_dir,
     )

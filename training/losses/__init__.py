@@ -1,20 +1,35 @@
 """The losses: pure functions of tensors, and the one place that weighs them."""
 
-from training.losses.masks import MaskLosses, mask_losses
+from training.losses.adversarial import Verdict, discriminator_loss, generator_loss, roll_targets
+from training.losses.compat import Compat
+from training.losses.components import component_balance, novelty
+from training.losses.masks import mask_balance, mask_overlap, mask_regularisation
 from training.losses.modulation import amplitude_envelope, envelope_correlation, modulation_correlation
 from training.losses.report import AudioCrops, LossesConfig, LossInputs, LossReport, compute_losses
+from training.losses.spectral import mel_distance, spectral_outlier, stft_distance
 from training.losses.waveform import rms_error
 
 __all__ = [
     "AudioCrops",
+    "Compat",
     "LossInputs",
     "LossReport",
     "LossesConfig",
-    "MaskLosses",
+    "Verdict",
     "amplitude_envelope",
+    "component_balance",
     "compute_losses",
+    "discriminator_loss",
     "envelope_correlation",
-    "mask_losses",
+    "generator_loss",
+    "mask_balance",
+    "mask_overlap",
+    "mask_regularisation",
+    "mel_distance",
     "modulation_correlation",
+    "novelty",
     "rms_error",
+    "roll_targets",
+    "spectral_outlier",
+    "stft_distance",
 ]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -11,27 +9,26 @@ OVERLAP_WEIGHT, COVERAGE_WEIGHT, DIVERSITY_WEIGHT = 10.0, 0.5, 5.0
 MINIMUM_VARIANCE = 0.05
 
 
-@dataclass(frozen=True)
-class MaskLosses:
-    """Scalars of a pair of masks."""
-
-    overlap: Tensor
-    regularisation: Tensor
-    balance: Tensor
+def mask_overlap(input_mask: Tensor, target_mask: Tensor) -> Tensor:
+    """Mean product of two masks [B, D, T] in [0, 1]; a scalar. Complementarity is 1 less this."""
+    return (input_mask * target_mask).mean()
 
 
-def mask_losses(input_mask: Tensor, target_mask: Tensor) -> MaskLosses:
-    """Judge two masks [B, D, T] in [0, 1].
+def mask_regularisation(input_mask: Tensor, target_mask: Tensor) -> Tensor:
+    """Judge two masks [B, D, T] in [0, 1]; a scalar.
 
-    Regularisation: 10 * overlap, 0.5 * squared distance of the masks' sum from one, and 5 * what the variance over
-    time lacks to 0.05. Balance: squared distance of each mask's mean from one half.
+    10 * overlap, 0.5 * squared distance of their sum from one, and 5 * what each one's variance over time lacks to
+    0.05 (the seeds' weights).
     """
-    overlap = (input_mask * target_mask).mean()
     coverage = (input_mask + target_mask - 1).square().mean()
     diversity = sum(
         (F.relu(MINIMUM_VARIANCE - mask.var(2).mean()) for mask in (input_mask, target_mask)),
-        start=overlap.new_zeros(()),
+        start=coverage.new_zeros(()),
     )
-    balance = (input_mask.mean() - 0.5).square() + (target_mask.mean() - 0.5).square()
-    regularisation = OVERLAP_WEIGHT * overlap + COVERAGE_WEIGHT * coverage + DIVERSITY_WEIGHT * diversity
-    return MaskLosses(overlap, regularisation, balance)
+    overlap = mask_overlap(input_mask, target_mask)
+    return OVERLAP_WEIGHT * overlap + COVERAGE_WEIGHT * coverage + DIVERSITY_WEIGHT * diversity
+
+
+def mask_balance(input_mask: Tensor, target_mask: Tensor) -> Tensor:
+    """Squared distance of each mask's mean from one half, for masks [B, D, T]; a scalar (the seeds' balance loss)."""
+    return (input_mask.mean() - 0.5).square() + (target_mask.mean() - 0.5).square()

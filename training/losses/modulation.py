@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from torch import Tensor
 
 SEGMENTS = 250
 """Segments of a whole window of 16 s; a crop of s seconds has 250 * s / 16."""
 WINDOW_SECONDS = 16.0
-_EPSILON = 1e-8
+MOST = 0.95
+"""Correlation from which the exponential penalty goes on straight: a copy has a gradient, and a bounded one."""
+_STILL = 1e-4
+"""Deviation of an envelope, -80 dB, under which the correlation fades out instead of dividing by it."""
+
+Penalty = Literal["quadratic", "cubic", "exponential"]
 
 
 def segments_for(seconds: float) -> int:
@@ -22,23 +29,41 @@ def amplitude_envelope(audio: Tensor, segments: int) -> Tensor:
 
 
 def envelope_correlation(first: Tensor, second: Tensor) -> Tensor:
-    """Pearson correlation of two envelopes [B, S], as [B]; 0 where one of them does not move."""
+    """Pearson correlation of two envelopes [B, S], as [B]; towards 0 where one of them does not move.
+
+    Its gradient with respect to an envelope has at most the norm 1 / (1e-4 * sqrt(S)), however quiet the envelope is.
+    """
     first = first - first.mean(1, keepdim=True)
     second = second - second.mean(1, keepdim=True)
-    energy = first.square().sum(1) * second.square().sum(1)
-    return (first * second).sum(1) / (energy + _EPSILON**2).sqrt()
+    deviations = [(envelope.square().mean(1) + _STILL**2).sqrt() for envelope in (first, second)]
+    return (first * second).mean(1) / (deviations[0] * deviations[1])
 
 
-def modulation_correlation(output: Tensor, input_audio: Tensor, target_audio: Tensor, segments: int) -> Tensor:
-    """Sum over both sources of the squared envelope correlation with the output; audio [B, 1, n], a scalar.
+def modulation_correlation(
+    output: Tensor, input_audio: Tensor, target_audio: Tensor, segments: int, penalty: Penalty = "quadratic"
+) -> Tensor:
+    """Sum over both sources of a penalty on the envelope correlation with the output; audio [B, 1, n], a scalar.
 
-    Against outputs that copy the loudness of one source.
+    Against outputs that copy the loudness of one source (the seeds' anti-modulation cost). With r the correlation:
+    `quadratic` r^2, `cubic` |r|^3, `exponential` -ln(1 - |r|), straight on from |r| = 0.95.
     """
     envelope = amplitude_envelope(output, segments)
     return sum(
         (
-            envelope_correlation(envelope, amplitude_envelope(source, segments)).square().mean()
+            _penalise(envelope_correlation(envelope, amplitude_envelope(source, segments)), penalty).mean()
             for source in (input_audio, target_audio)
         ),
         start=output.new_zeros(()),
     )
+
+
+def _penalise(correlation: Tensor, penalty: Penalty) -> Tensor:
+    match penalty:
+        case "quadratic":
+            return correlation.square()
+        case "cubic":
+            return correlation.abs() ** 3
+        case "exponential":
+            size = correlation.abs()
+            beyond = (size - MOST).clamp(min=0) / (1 - MOST)
+            return -(1 - size.clamp(max=MOST)).log() + beyond

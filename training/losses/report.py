@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar, Protocol
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
 from shards.settings import Settings
-from training.losses.masks import MaskLosses
-from training.losses.modulation import modulation_correlation
+from training.losses.adversarial import generator_loss
+from training.losses.compat import Compat
+from training.losses.modulation import Penalty, modulation_correlation
+from training.losses.spectral import mel_distance, spectral_outlier, stft_distance
 from training.losses.waveform import rms_error
 
 
@@ -20,27 +23,38 @@ class LossesConfig(Settings):
 
     rms_input: float = Field(0.3, ge=0, description="RMS error of the decoded output against the input")
     rms_target: float = Field(0.3, ge=0, description="the same against the target")
+    spectral: float = Field(0.0, ge=0, description="multi-resolution STFT distance to both sources")
+    mel: float = Field(0.0, ge=0, description="log mel distance to both sources")
+    gan: float = Field(0.0, ge=0, description="a discriminator of latents takes the output for music")
     mask_regularisation: float = Field(0.1, ge=0, description="masking agent: overlap, coverage, change over time")
-    balance: float = Field(15.0, ge=0, description="masking agent: both masks' means at one half")
-    modulation_correlation: float = Field(0.5, ge=0, description="squared envelope correlation with both sources")
+    balance: float = Field(15.0, ge=0, description="agents: both masks' means at one half; both sources' components")
+    novelty: float = Field(0.1, ge=0, description="compositional agent: likeness of its pattern to the sources")
+    modulation_correlation: float = Field(0.5, ge=0, description="envelope correlation with both sources")
+    spectral_outlier: float = Field(0.0, ge=0, description="energy that sticks out around 2, 4 and 6 kHz")
+    modulation_penalty: Penalty = Field("quadratic", description="how the envelope correlation is punished")
     watch: tuple[str, ...] = Field((), description="losses of weight 0 to log, without gradient")
 
     @model_validator(mode="after")
     def _check(self) -> LossesConfig:
-        names = set(LOSSES)
         for name in self.watch:
-            if name not in names:
-                raise ValueError(f"watch: {name!r} is no loss; choose from: {', '.join(sorted(names))}")
+            if name not in LOSSES:
+                raise ValueError(f"watch: {name!r} is no loss; choose from: {', '.join(sorted(LOSSES))}")
+        if "gan" in self.watch and self.gan == 0:
+            raise ValueError("watch: gan needs a discriminator, which is trained only where gan has a weight")
         return self
 
     def weight(self, name: str) -> float:
         """Weight of the loss `name`."""
         return float(getattr(self, name))
 
+    def wants(self, name: str) -> bool:
+        """Whether the loss `name` counts or is watched."""
+        return self.weight(name) > 0 or name in self.watch
+
     @property
     def needs_audio(self) -> bool:
         """Whether any loss that counts or is watched listens to decoded audio."""
-        return any(self.weight(name) > 0 or name in self.watch for name in AUDIO_LOSSES)
+        return any(map(self.wants, AUDIO_LOSSES))
 
 
 @dataclass(frozen=True)
@@ -53,6 +67,24 @@ class AudioCrops:
     segments: int
 
 
+class Judged(Protocol):
+    """What an agent did, as far as losses know it: the names of its losses, and each of them."""
+
+    LOSSES: ClassVar[tuple[str, ...]]
+
+    def loss(self, name: str) -> Tensor:
+        """One of its losses, a scalar."""
+
+
+@dataclass(frozen=True)
+class LossInputs:
+    """What the losses judge, each part where there is one: audio, the agent, and a discriminator's logits [B, 1]."""
+
+    crops: AudioCrops | None = None
+    agent: Judged | None = None
+    fake_logits: Tensor | None = None
+
+
 @dataclass(frozen=True)
 class LossReport:
     """The weighted total, with gradient, and each raw loss, without."""
@@ -61,64 +93,55 @@ class LossReport:
     raw: dict[str, Tensor]
 
 
-@dataclass(frozen=True)
-class LossInputs:
-    """What the losses judge: crops of audio where one of them listens, and the agent's masks where it has some."""
+def _both(
+    distance: Callable[[Tensor, Tensor, Compat], Tensor],
+) -> Callable[[AudioCrops, LossesConfig, Compat], Tensor]:
+    """The mean of a distance to both sources."""
 
-    crops: AudioCrops | None
-    masks: MaskLosses | None
-
-
-Loss = Callable[[LossInputs], Tensor]
-
-
-def _on_audio(loss: Callable[[AudioCrops], Tensor]) -> Loss:
-    def compute(inputs: LossInputs) -> Tensor:
-        assert inputs.crops is not None, "an audio loss without decoded audio"
-        return loss(inputs.crops)
+    def compute(crops: AudioCrops, _: LossesConfig, compat: Compat) -> Tensor:
+        return (distance(crops.output, crops.input, compat) + distance(crops.output, crops.target, compat)) / 2
 
     return compute
 
 
-def _on_masks(loss: Callable[[MaskLosses], Tensor]) -> Loss:
-    def compute(inputs: LossInputs) -> Tensor:
-        assert inputs.masks is not None, "a mask loss without masks"
-        return loss(inputs.masks)
-
-    return compute
-
-
-AUDIO_LOSSES: dict[str, Loss] = {
-    "rms_input": _on_audio(lambda crops: rms_error(crops.output, crops.input)),
-    "rms_target": _on_audio(lambda crops: rms_error(crops.output, crops.target)),
-    "modulation_correlation": _on_audio(
-        lambda crops: modulation_correlation(crops.output, crops.input, crops.target, crops.segments)
+AUDIO_LOSSES: dict[str, Callable[[AudioCrops, LossesConfig, Compat], Tensor]] = {
+    "rms_input": lambda crops, _, compat: rms_error(crops.output, crops.input, compat),
+    "rms_target": lambda crops, _, compat: rms_error(crops.output, crops.target, compat),
+    "spectral": _both(stft_distance),
+    "mel": _both(lambda output, source, _: mel_distance(output, source)),
+    "modulation_correlation": lambda crops, config, _: modulation_correlation(
+        crops.output, crops.input, crops.target, crops.segments, config.modulation_penalty
     ),
+    "spectral_outlier": lambda crops, _, __: spectral_outlier(crops.output),
 }
-MASK_LOSSES: dict[str, Loss] = {
-    "mask_regularisation": _on_masks(lambda masks: masks.regularisation),
-    "balance": _on_masks(lambda masks: masks.balance),
-}
-LOSSES = {**AUDIO_LOSSES, **MASK_LOSSES}
+AGENT_LOSSES = ("mask_regularisation", "balance", "novelty")
+LOSSES = (*AUDIO_LOSSES, *AGENT_LOSSES, "gan")
 
 
-def compute_losses(config: LossesConfig, inputs: LossInputs) -> LossReport:
+def compute_losses(config: LossesConfig, inputs: LossInputs, compat: Compat = "none") -> LossReport:
     """Compute the losses that count, and those that are watched; the only place that applies weights.
 
-    Losses on masks apply only where the agent has some.
+    Losses of an agent apply where there is one that has them, and `gan` where a discriminator was asked.
     """
     total: Tensor | None = None
     raw: dict[str, Tensor] = {}
-    for name, loss in LOSSES.items():
-        if name in MASK_LOSSES and inputs.masks is None:
-            continue
+    for name in filter(config.wants, LOSSES):
         weight = config.weight(name)
+        with torch.set_grad_enabled(weight > 0 and torch.is_grad_enabled()):
+            value = _compute(name, config, inputs, compat)
+        if value is None:
+            continue
+        raw[name] = value.detach()
         if weight > 0:
-            value = loss(inputs)
             total = weight * value if total is None else total + weight * value
-            raw[name] = value.detach()
-        elif name in config.watch:
-            with torch.no_grad():
-                raw[name] = loss(inputs)
     assert total is not None, "the configuration lets no loss count"
     return LossReport(total, raw)
+
+
+def _compute(name: str, config: LossesConfig, inputs: LossInputs, compat: Compat) -> Tensor | None:
+    if name in AUDIO_LOSSES:
+        assert inputs.crops is not None, "an audio loss without decoded audio"
+        return AUDIO_LOSSES[name](inputs.crops, config, compat)
+    if name == "gan":
+        return None if inputs.fake_logits is None else generator_loss(inputs.fake_logits)
+    return inputs.agent.loss(name) if inputs.agent is not None and name in inputs.agent.LOSSES else None

@@ -10,65 +10,91 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from shards.settings import Settings
-from training.models.blocks import EPSILON, SinusoidalPositions, TransformerLayer, rms
+from training.models.blocks import SinusoidalPositions, TransformerLayer, rms
+from training.models.compositional_agent import CompositionalAgent, CompositionalOutput
+from training.models.fixed_masks import FixedMasks
 from training.models.masking_agent import MaskingAgent, MaskingOutput
+
+Agent = MaskingAgent | CompositionalAgent
+AgentOutput = MaskingOutput | CompositionalOutput
 
 
 class CascadeConfig(Settings):
     """The cascade's section."""
 
-    stages: int = Field(2, ge=2, description="two are the stable choice")
+    stages: int = Field(2, ge=1, description="two are the stable choice; one hears the input alone")
     layers: int = Field(6, ge=1, description="transformer layers a stage")
     heads: int = Field(8, ge=1)
     feedforward: int = Field(4, ge=1, description="width of the feed-forward path, in widths of the stage")
-    dropout: float = Field(0.1, ge=0, lt=1, description="feed-forward and residual paths; attention has none")
+    dropout: float = Field(0.1, ge=0, lt=1, description="of positions, feed-forward and residual paths")
+    attention_dropout: float = Field(0.0, ge=0, lt=1, description="the seeds had `dropout` here, on a slow path")
     anti_cheating: float = Field(0.0, ge=0, description="noise on the sources in training, in their own deviations")
     initial_gain: float = Field(0.1, gt=0, le=1, description="of what a stage adds to its sources, before training")
-    scale_clamp: tuple[float, float] = Field((0.7, 1.5), description="bounds of the RMS scaling after each stage")
+    residual_weights: tuple[float, ...] = Field((), description="of the sources that each stage adds to; empty: all 1")
+    scale_clamp: tuple[float, float] | None = Field((0.7, 1.5), description="bounds of the RMS scaling; null: none")
+    spectral_norm: bool = Field(True, description="bound the gain of each stage's projection")
 
     @model_validator(mode="after")
     def _check(self) -> CascadeConfig:
-        low, high = self.scale_clamp
-        if not 0 < low <= high:
+        if self.scale_clamp is not None and not 0 < self.scale_clamp[0] <= self.scale_clamp[1]:
             raise ValueError(f"scale_clamp {self.scale_clamp}: the bounds must be positive and in order")
+        if self.residual_weights and len(self.residual_weights) != self.stages:
+            raise ValueError(f"residual_weights {self.residual_weights}: give one for each of the {self.stages} stages")
         return self
 
 
 @dataclass(frozen=True)
-class CascadeOutput:
-    """What the model made: latents [B, D, T], what its agent did, and the last stage's RMS factor [B, 1, 1]."""
+class ModelOutput:
+    """What a model made: latents [B, D, T], what its agent did, and the last stage's RMS factor [B, 1, 1]."""
 
     latents: Tensor
-    agent: MaskingOutput | None
+    agent: AgentOutput | None
     scale: Tensor
 
 
+class Projection(nn.Module):
+    """LayerNorm and a linear map to D channels, spectrally normalised (Miyato et al. 2018) where that is asked for."""
+
+    def __init__(self, config: CascadeConfig, width: int, dim: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        linear = nn.Linear(width, dim)
+        # A stage starts near silence and learns what to add. At full gain an untrained stage adds the same loud hum to
+        # every frame, in channels where music has next to nothing, and a short training never gets rid of it.
+        nn.init.constant_(self.norm.weight, config.initial_gain)
+        nn.init.zeros_(linear.bias)
+        self.linear = spectral_norm(linear) if config.spectral_norm else linear
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [B, T, width] to [B, D, T] in float32."""
+        projected: Tensor = self.linear(self.norm(x))
+        return projected.transpose(1, 2).float()
+
+
+def make_layers(config: CascadeConfig, width: int) -> nn.ModuleList:
+    """Make the transformer layers of a stage of that width."""
+    sizes = config.heads, config.feedforward * width, config.dropout, config.attention_dropout
+    return nn.ModuleList(TransformerLayer(width, *sizes) for _ in range(config.layers))
+
+
 class Stage(nn.Module):
-    """Positions, LayerNorm, transformer layers, LayerNorm, and a spectrally normalised projection to D channels."""
+    """Positions, LayerNorm, transformer layers, and a projection."""
 
     def __init__(self, config: CascadeConfig, width: int, dim: int) -> None:
         super().__init__()
         self.positions = SinusoidalPositions(width)
+        self.dropout = nn.Dropout(config.dropout)
         self.input_norm = nn.LayerNorm(width)
-        self.layers = nn.ModuleList(
-            TransformerLayer(width, config.heads, config.feedforward * width, config.dropout)
-            for _ in range(config.layers)
-        )
-        self.output_norm = nn.LayerNorm(width)
-        projection = nn.Linear(width, dim)
-        # A stage starts near silence and learns what to add. At full gain an untrained stage adds the same loud hum to
-        # every frame, in channels where music has next to nothing, and a short training never gets rid of it.
-        nn.init.constant_(self.output_norm.weight, config.initial_gain)
-        nn.init.zeros_(projection.bias)
-        self.projection = spectral_norm(projection)
+        self.layers = make_layers(config, width)
+        self.projection = Projection(config, width, dim)
 
     def forward(self, *sources: Tensor) -> Tensor:
         """Map sources [B, D, T], together `width` channels, to [B, D, T] in float32."""
-        x = self.input_norm(self.positions(torch.cat(sources, 1).transpose(1, 2)))
+        x = self.input_norm(self.dropout(self.positions(torch.cat(sources, 1).transpose(1, 2))))
         for layer in self.layers:
             x = layer(x)
-        projected: Tensor = self.projection(self.output_norm(x))
-        return projected.transpose(1, 2).float()
+        projected: Tensor = self.projection(x)
+        return projected
 
 
 class Cascade(nn.Module):
@@ -77,40 +103,70 @@ class Cascade(nn.Module):
     Every stage adds the mean of its sources to what its transformer says, and is scaled to the sources' RMS.
     """
 
-    def __init__(self, config: CascadeConfig, dim: int, agent: MaskingAgent | None) -> None:
+    def __init__(
+        self, config: CascadeConfig, dim: int, agent: Agent | None = None, masks: FixedMasks | None = None
+    ) -> None:
         super().__init__()
-        self._dim, self._anti_cheating, self._clamp = dim, config.anti_cheating, config.scale_clamp
+        self._dim, self._config = dim, config
+        self._residuals = config.residual_weights or (1.0,) * config.stages
+        self.masks = masks
         self.agent = agent
         self.stages = nn.ModuleList(Stage(config, (2 if k == 0 else 3) * dim, dim) for k in range(config.stages))
 
-    def forward(self, input_latents: Tensor, target_latents: Tensor) -> CascadeOutput:
+    def schedule(self, step: int) -> None:
+        """Set what depends on how far the training is."""
+        if isinstance(self.agent, MaskingAgent):
+            self.agent.schedule(step)
+
+    def forward(self, input_latents: Tensor, target_latents: Tensor) -> ModelOutput:
         """Combine input and target latents [B, D, T] of any float type.
 
-        Raises `ValueError` unless both have the same shape, with the model's D channels.
+        Raises `ValueError` unless both have the same shape, with the model's D channels, and, outside training, only
+        finite values.
         """
-        if input_latents.shape != target_latents.shape or input_latents.shape[1:2] != (self._dim,):
-            raise ValueError(
-                f"input {list(input_latents.shape)} and target {list(target_latents.shape)} must both be "
-                f"[B, {self._dim}, T]"
-            )
+        check_latents(self, self._dim, input=input_latents, target=target_latents)
         source, goal = input_latents.float(), target_latents.float()
-        masked = None if self.agent is None else self.agent(source, goal)
-        if masked is not None:
-            source, goal = masked.input, masked.target
+        decided: AgentOutput | None = None
+        for part in (self.masks, self.agent):
+            if part is not None:
+                decided = part(source, goal)
+                source, goal = decided.input, decided.target
         noisy_source = self._noisy(source)
-        output, scale = self._level(self.stages[0](noisy_source, goal) + (source + goal) / 2, source, goal)
-        for stage in self.stages[1:]:
-            refined = stage(noisy_source, output, self._noisy(goal)) + (source + output + goal) / 3
-            output, scale = self._level(refined, source, goal)
-        return CascadeOutput(output, masked, scale)
+        output, scale = goal, goal.new_ones(())
+        for place, stage in enumerate(self.stages):
+            if place == 0:
+                added, mean = stage(noisy_source, goal), (source + goal) / 2
+            else:
+                added, mean = stage(noisy_source, output, self._noisy(goal)), (source + output + goal) / 3
+            output, scale = self._level(added + self._residuals[place] * mean, source, goal)
+        return ModelOutput(output, decided, scale)
 
     def _level(self, output: Tensor, source: Tensor, goal: Tensor) -> tuple[Tensor, Tensor]:
-        wanted = ((rms(source).square() + rms(goal).square()) / 2).sqrt()
-        scale = (wanted / (rms(output) + EPSILON)).clamp(*self._clamp)
+        scale = ((rms(source).square() + rms(goal).square()) / 2).sqrt() / rms(output)
+        if self._config.scale_clamp is not None:
+            scale = scale.clamp(*self._config.scale_clamp)
         return output * scale, scale
 
     def _noisy(self, latents: Tensor) -> Tensor:
         """Keep the model from passing a source through: noise in training, nothing otherwise."""
-        if not self.training or self._anti_cheating == 0:
+        if not self.training or self._config.anti_cheating == 0:
             return latents
-        return latents + self._anti_cheating * latents.std() * torch.randn_like(latents)
+        return latents + self._config.anti_cheating * latents.std() * torch.randn_like(latents)
+
+
+def check_latents(model: nn.Module, dim: int, **latents: Tensor) -> None:
+    """Raise `ValueError` unless all are [B, dim, T] of one shape and, outside training, finite.
+
+    In training a step that is not finite shows in its loss; looking at every batch would wait for the device.
+    """
+    if len({tuple(x.shape) for x in latents.values()}) > 1 or any(
+        x.shape[1:2] != (dim,) or x.ndim != 3 for x in latents.values()
+    ):
+        given = " and ".join(f"{name} {list(x.shape)}" for name, x in latents.items())
+        raise ValueError(f"{given}: must be [B, {dim}, T]" + (", equal for both" if len(latents) > 1 else ""))
+    if model.training or torch.compiler.is_compiling():
+        return
+    for name, x in latents.items():
+        bad = int((~x.isfinite()).sum())
+        if bad:
+            raise ValueError(f"{name} {list(x.shape)} has {bad} values that are not finite; latents must be numbers")

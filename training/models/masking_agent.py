@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import torch
-from pydantic import Field
+import torch.nn.functional as F
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from shards.settings import Settings
-from training.losses.masks import MaskLosses, mask_losses
+from training.losses.compat import Compat
+from training.losses.masks import mask_balance, mask_overlap, mask_regularisation
 from training.models.blocks import match_rms
+from training.models.style_discriminator import StyleDiscriminator
+
+
+class TemperatureSchedule(Settings):
+    """Temperature of coupled masks: from `start` to `end` in equal ratios over `steps` training steps."""
+
+    start: float = Field(1.0, gt=0)
+    end: float = Field(0.2, gt=0)
+    steps: int = Field(2000, ge=1)
+
+    def at(self, step: int) -> float:
+        """Temperature at a step."""
+        ratio: float = (self.end / self.start) ** min(1.0, step / self.steps)
+        return self.start * ratio
 
 
 class MaskingAgentConfig(Settings):
@@ -18,54 +36,117 @@ class MaskingAgentConfig(Settings):
 
     channels: int = Field(256, ge=8)
     heads: int = Field(4, ge=1)
+    attention_dropout: float = Field(0.0, ge=0, lt=1, description="the seeds had 0.1, on a slow path")
+    coupling: Literal["independent", "softmax"] = Field(
+        "independent", description="softmax: both masks share each place, so that together they are one"
+    )
+    temperature: TemperatureSchedule = Field(TemperatureSchedule(), description="of coupling: softmax")
+    hard: bool = Field(False, description="masks of 0 and 1: drawn in training (Gumbel), the larger one otherwise")
+
+    @model_validator(mode="after")
+    def _check(self) -> MaskingAgentConfig:
+        if self.channels % self.heads:
+            raise ValueError(f"channels {self.channels} must be a multiple of heads {self.heads}")
+        return self
 
 
 @dataclass(frozen=True)
 class MaskingOutput:
-    """What the agent decided: the masks and the masked sources, all [B, D, T], and the agent's own losses."""
+    """What was decided: the masks and the masked sources, all [B, D, T]."""
+
+    LOSSES: ClassVar[tuple[str, ...]] = ("mask_regularisation", "balance")
 
     input_mask: Tensor
     target_mask: Tensor
     input: Tensor
     target: Tensor
-    losses: MaskLosses
 
     @property
     def complementarity(self) -> Tensor:
         """1 - mean(mask_input * mask_target): 0.75 for an untrained agent, towards 1 when they share nothing."""
-        return 1 - self.losses.overlap
+        return 1 - mask_overlap(self.input_mask, self.target_mask)
+
+    def loss(self, name: str) -> Tensor:
+        """One of `LOSSES`, a scalar."""
+        judge = {"mask_regularisation": mask_regularisation, "balance": mask_balance}[name]
+        return judge(self.input_mask, self.target_mask)
+
+    @property
+    def losses(self) -> dict[str, Tensor]:
+        """All of its losses, by name."""
+        return {name: self.loss(name) for name in self.LOSSES}
+
+    def metrics(self) -> Mapping[str, Tensor]:
+        """Scalars that tell how the agent does."""
+        return {
+            "complementarity": self.complementarity,
+            "input_mask_mean": self.input_mask.mean(),
+            "target_mask_mean": self.target_mask.mean(),
+        }
 
 
 class MaskingAgent(nn.Module):
     """Two convolutional analysers, cross-attention both ways with shared weights, and a mask head a side."""
 
-    def __init__(self, config: MaskingAgentConfig, dim: int) -> None:
+    temperature: Tensor
+
+    def __init__(self, config: MaskingAgentConfig, dim: int, compat: Compat = "none") -> None:
         super().__init__()
+        self._config = config
         width = config.channels
         self.input_analyser = _analyser(dim, width)
         self.target_analyser = _analyser(dim, width)
-        self.cross_attention = nn.MultiheadAttention(width, config.heads, batch_first=True)
+        self.cross_attention = nn.MultiheadAttention(width, config.heads, config.attention_dropout, batch_first=True)
         self.input_head = _mask_head(width, dim)
         self.target_head = _mask_head(width, dim)
+        if config.coupling == "softmax":
+            self.register_buffer("temperature", torch.tensor(config.temperature.start))
+        if compat == "seeds":
+            self.style_discriminator = StyleDiscriminator(dim).requires_grad_(False)
+
+    def schedule(self, step: int) -> None:
+        """Set what depends on how far the training is."""
+        if self._config.coupling == "softmax":
+            self.temperature.fill_(self._config.temperature.at(step))
 
     def forward(self, input_latents: Tensor, target_latents: Tensor) -> MaskingOutput:
         """Mask both sources [B, D, T]; each keeps its RMS."""
-        heard_input = self.input_analyser(input_latents).transpose(1, 2)
-        heard_target = self.target_analyser(target_latents).transpose(1, 2)
-        input_mask = self._mask(self.input_head, heard_input, heard_target)
-        target_mask = self._mask(self.target_head, heard_target, heard_input)
+        input_mask, target_mask = self._masks(*self._logits(input_latents, target_latents))
         return MaskingOutput(
             input_mask,
             target_mask,
             match_rms(input_latents * input_mask, input_latents),
             match_rms(target_latents * target_mask, target_latents),
-            mask_losses(input_mask, target_mask),
         )
 
-    def _mask(self, head: nn.Module, own: Tensor, other: Tensor) -> Tensor:
-        attended, _ = self.cross_attention(own, other, other, need_weights=False)
+    def _logits(self, input_latents: Tensor, target_latents: Tensor) -> tuple[Tensor, Tensor]:
+        heard_input = self.input_analyser(input_latents).transpose(1, 2)
+        heard_target = self.target_analyser(target_latents).transpose(1, 2)
+        sides = ((self.input_head, heard_input, heard_target), (self.target_head, heard_target, heard_input))
+        attended = [
+            head(self.cross_attention(own, other, other, need_weights=False)[0].transpose(1, 2))
+            for head, own, other in sides
+        ]
         # float32 from here on: the losses average the masks over every place.
-        return torch.sigmoid(head(attended.transpose(1, 2)).float())
+        return attended[0].float(), attended[1].float()
+
+    def _masks(self, input_logits: Tensor, target_logits: Tensor) -> tuple[Tensor, Tensor]:
+        coupled = self._config.coupling == "softmax"
+        # A softmax of two is a sigmoid of their difference.
+        odds = (input_logits - target_logits) / self.temperature if coupled else input_logits
+        if self._config.hard:
+            chosen = self._choose(odds)
+            return chosen, 1 - chosen
+        if coupled:
+            return torch.sigmoid(odds), torch.sigmoid(-odds)
+        return torch.sigmoid(input_logits), torch.sigmoid(target_logits)
+
+    def _choose(self, odds: Tensor) -> Tensor:
+        """Zeros and ones with the gradient of the soft choice between them (Jang et al. 2017)."""
+        if not self.training:
+            return (odds > 0).to(odds.dtype)
+        choices = torch.stack([F.logsigmoid(odds), F.logsigmoid(-odds)])
+        return F.gumbel_softmax(choices, tau=1.0, hard=True, dim=0)[0]
 
 
 def _analyser(dim: int, width: int) -> nn.Module:
@@ -75,4 +156,4 @@ def _analyser(dim: int, width: int) -> nn.Module:
 
 
 def _mask_head(width: int, dim: int) -> nn.Module:
-    return nn.Sequential(nn.Conv1d(width, dim, 3, padding=1), nn.ReLU(), nn.Conv1d(dim, dim, 1))
+    return nn.Sequential(nn.Conv1d(width, width // 2, 3, padding=1), nn.ReLU(), nn.Conv1d(width // 2, dim, 1))

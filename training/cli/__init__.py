@@ -1,0 +1,1 @@
+"""The command-line tool of the training: one file for each command."""

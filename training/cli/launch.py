@@ -1,0 +1,57 @@
+"""`launch`: a training run, begun or gone on with."""
+
+from __future__ import annotations
+
+import json as jsonlib
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from shards import console
+from shards.console import Json, SetOptions
+from training.cli.loading import show_loading
+
+
+def launch(
+    shards: Annotated[str, typer.Option(help="The dataset's folder, or its URL, as s3://bucket/dataset.")],
+    run_dir: Annotated[Path, typer.Option(help="Everything about the run goes here.")],
+    config: Annotated[str | None, typer.Option(help="A configuration's name or file.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Ray Train workers: one a GPU, or CPU processes.")] = 1,
+    local: Annotated[bool, typer.Option("--local", help="Train in this process, without Ray.")] = False,
+    codec_weights: Annotated[Path | None, typer.Option(help="EnCodec's weights file.")] = None,
+    resume: Annotated[str, typer.Option(metavar="auto|never|PATH", help="auto goes on where RUN_DIR stands.")] = "auto",
+    init_from: Annotated[
+        Path | None, typer.Option(help="Begin a new run with the weights of this checkpoint, as far as they fit.")
+    ] = None,
+    set_: SetOptions = None,
+    json: Json = False,
+) -> None:
+    """Train a model; the same command again goes on from the last checkpoint."""
+    from shards.settings import find_config, load_settings
+    from training.checkpoint import CHECKPOINTS, newest_checkpoint
+    from training.config import CONFIGS, Config
+    from training.launch import Request, launch_local, launch_ray, preview_initialisation
+    from training.progress import ProgressView
+
+    # As JSON, which is YAML, so that a path with ` #` in it stays what it is.
+    given = [f"data.codec_weights={jsonlib.dumps(str(codec_weights))}"] if codec_weights is not None else []
+    settings = load_settings(Config, find_config(CONFIGS, config) if config else None, given + (set_ or []))
+    request = Request(shards, run_dir, settings, workers, resume, init_from)
+    if (loading := preview_initialisation(request)) is not None:
+        show_loading(loading, f"{init_from}: begins with")
+    with ProgressView(run_dir):
+        resumed = (launch_local if local else launch_ray)(request)
+    newest = newest_checkpoint(run_dir)
+    assert newest is not None, "a finished run has a checkpoint"
+    progress = newest.progress
+    checkpoints = run_dir / CHECKPOINTS
+    if json:
+        facts = {"best_loss": progress.best_loss, "best_epoch": progress.best_epoch, "checkpoints": str(checkpoints)}
+        went_on = str(resumed.path) if resumed else None
+        console.print_json({"epoch": progress.epoch, "step": progress.step, "resumed_from": went_on, **facts})
+        return
+    if resumed is not None and resumed.progress.epoch >= settings.train.epochs:
+        console.out.print(f"already trained to epoch {progress.epoch}; more with --set train.epochs=N", soft_wrap=True)
+    best = f"best validation loss {progress.best_loss:.4f} in epoch {progress.best_epoch}" if progress.best_loss else ""
+    console.out.print(f"{checkpoints}: epoch {progress.epoch}, step {progress.step}, {best}", soft_wrap=True)

@@ -1,0 +1,175 @@
+"""The compositional agent: takes both sources apart into rhythm, harmony and timbre, and composes a new pattern."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from shards.settings import Settings
+from training.losses.compat import Compat
+from training.losses.components import component_balance, novelty
+from training.models.blocks import SinusoidalPositions, TransformerLayer
+
+KERNELS = {"rhythm": (3, 5), "harmony": (7, 9), "timbre": (15, 21)}
+"""Widths, in frames, of the two convolutions that hear a component."""
+COMPONENTS = tuple(f"{source}_{component}" for source in ("input", "target") for component in KERNELS)
+LIMIT = 50.0
+"""Bound of the composed latents; EnCodec's lie within about 30."""
+
+
+class CompositionalAgentConfig(Settings):
+    """The compositional agent's section."""
+
+    channels: int = Field(64, ge=1, description="of each component")
+    selector: int = Field(256, ge=1, description="width of the selector")
+    width: int = Field(512, ge=2, multiple_of=2, description="of the composer")
+    layers: int = Field(4, ge=1)
+    heads: int = Field(8, ge=1)
+    feedforward: int = Field(4, ge=1, description="width of the feed-forward path, in widths of the composer")
+    dropout: float = Field(0.1, ge=0, lt=1)
+    attention_dropout: float = Field(0.0, ge=0, lt=1, description="the seeds had 0.1, on a slow path")
+
+    @model_validator(mode="after")
+    def _check(self) -> CompositionalAgentConfig:
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} must be a multiple of heads {self.heads}")
+        return self
+
+
+@dataclass(frozen=True)
+class CompositionalOutput:
+    """What was composed, of what: patterns [B, D, T], logits and weights [B, 6, T], energies [6] by `COMPONENTS`.
+
+    `input` is the composed pattern, which takes the input's place in the cascade; `target` is the target as it came.
+    `replaced` counts its values that were no numbers.
+    """
+
+    LOSSES: ClassVar[tuple[str, ...]] = ("novelty", "balance")
+
+    input: Tensor
+    target: Tensor
+    sources: tuple[Tensor, Tensor]
+    logits: Tensor
+    weights: Tensor
+    energies: Tensor
+    replaced: Tensor
+    compat: Compat
+
+    def loss(self, name: str) -> Tensor:
+        """One of `LOSSES`, a scalar."""
+        if name == "novelty":
+            return novelty(self.input, *self.sources, self.compat)
+        assert name == "balance"
+        return component_balance(self.logits if self.compat == "seeds" else self.weights)
+
+    @property
+    def losses(self) -> dict[str, Tensor]:
+        """All of its losses, by name."""
+        return {name: self.loss(name) for name in self.LOSSES}
+
+    def metrics(self) -> Mapping[str, Tensor]:
+        """Scalars that tell how the agent does: novelty, mean weight and RMS of each component, replaced values."""
+        weights = self.weights.mean((0, 2))
+        return {
+            "novelty": self.loss("novelty"),
+            "replaced": self.replaced,
+            **{f"{name}_weight": weights[place] for place, name in enumerate(COMPONENTS)},
+            **{f"{name}_energy": self.energies[place] for place, name in enumerate(COMPONENTS)},
+        }
+
+
+class CompositionalAgent(nn.Module):
+    """An extractor a source, a selector that weighs the six components at each frame, and a composer."""
+
+    def __init__(self, config: CompositionalAgentConfig, dim: int, compat: Compat = "none") -> None:
+        super().__init__()
+        self._compat: Compat = compat
+        self.input_extractor = Extractor(dim, config.channels)
+        self.target_extractor = Extractor(dim, config.channels)
+        self.selector = nn.Sequential(
+            nn.Conv1d(len(COMPONENTS) * config.channels, config.selector, 1),
+            nn.LeakyReLU(0.2),
+            nn.Conv1d(config.selector, len(COMPONENTS), 1),
+        )
+        self.composer = Composer(config, dim)
+
+    def forward(self, input_latents: Tensor, target_latents: Tensor) -> CompositionalOutput:
+        """Compose a pattern from two sources [B, D, T]."""
+        heard = [*self.input_extractor(input_latents), *self.target_extractor(target_latents)]
+        components = torch.stack(heard, 1)  # [B, 6, channels, T]
+        logits = self.selector(components.flatten(1, 2)).float()
+        weights = torch.softmax(logits, 1)
+        selected = (components * weights[:, :, None]).flatten(1, 2)
+        # The seeds clamped to 100 and then to 50, which is 50.
+        composed = self.composer(selected).float().clamp(-LIMIT, LIMIT)
+        unusable = composed.isnan()
+        return CompositionalOutput(
+            input=composed.masked_fill(unusable, 0.0),
+            target=target_latents,
+            sources=(input_latents, target_latents),
+            logits=logits,
+            weights=weights,
+            energies=components.detach().float().square().mean((0, 2, 3)).sqrt(),
+            replaced=unusable.sum().float(),
+            compat=self._compat,
+        )
+
+
+class Extractor(nn.Module):
+    """Hears rhythm, harmony and timbre of one source, each by convolutions of its own width."""
+
+    def __init__(self, dim: int, channels: int) -> None:
+        super().__init__()
+        self.ears = nn.ModuleDict({name: Ear(dim, channels, *kernels) for name, kernels in KERNELS.items()})
+
+    def forward(self, latents: Tensor) -> list[Tensor]:
+        """Take [B, D, T] apart into one [B, channels, T] a component."""
+        return [ear(latents) for ear in self.ears.values()]
+
+
+class Ear(nn.Module):
+    """Two convolutions beside a skip, normalised over the batch."""
+
+    def __init__(self, dim: int, channels: int, first: int, second: int) -> None:
+        super().__init__()
+        self.first = nn.Conv1d(dim, 2 * channels, first, padding=first // 2)
+        self.second = nn.Conv1d(2 * channels, channels, second, padding=second // 2)
+        self.skip = nn.Conv1d(dim, channels, 1)
+        self.norm = nn.BatchNorm1d(channels)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """Map [B, D, T] to [B, channels, T]."""
+        heard = F.leaky_relu(self.second(F.leaky_relu(self.first(latents), 0.2)), 0.2)
+        normed: Tensor = self.norm(heard + self.skip(latents))
+        return normed
+
+
+class Composer(nn.Module):
+    """A transformer over the frames of the selected components."""
+
+    def __init__(self, config: CompositionalAgentConfig, dim: int) -> None:
+        super().__init__()
+        width = config.width
+        self.expand = nn.Linear(len(COMPONENTS) * config.channels, width)
+        self.positions = SinusoidalPositions(width)
+        self.layers = nn.ModuleList(
+            TransformerLayer(width, config.heads, config.feedforward * width, config.dropout, config.attention_dropout)
+            for _ in range(config.layers)
+        )
+        self.contract = nn.Sequential(
+            nn.Linear(width, width // 2), nn.GELU(), nn.Dropout(config.dropout), nn.Linear(width // 2, dim)
+        )
+
+    def forward(self, selected: Tensor) -> Tensor:
+        """Map [B, 6 * channels, T] to [B, D, T]."""
+        x = self.positions(self.expand(selected.transpose(1, 2)))
+        for layer in self.layers:
+            x = layer(x)
+        composed: Tensor = self.contract(x)
+        return composed.transpose(1, 2)
