@@ -23,12 +23,13 @@ from shards.schema import CodecSpec, Record
 from shards.settings import dump_yaml, validate
 from training.config import Config
 from training.models.build import Model, build_model
-from training.state import Progress, TrainState
+from training.progress import Progress
+from training.state import TrainState
 from training.weights import LoadReport, Weights, load_exactly, load_partially, read_weights, write_weights
 
 CHECKPOINTS = "checkpoints"
 VERSION = 1
-MODEL, OPTIMIZER = "model", "optimizer"
+MODEL, AVERAGE, OPTIMIZER = "model", "average", "optimizer"
 DISCRIMINATOR, DISCRIMINATOR_OPTIMIZER = "discriminator", "discriminator_optimizer"
 
 
@@ -75,6 +76,8 @@ def save_checkpoint(path: Path, state: TrainState, config: Config, record: Check
     parts: dict[str, Weights] = {MODEL: state.model.state_dict()}
     groups = {}
     parts[OPTIMIZER], groups[OPTIMIZER] = _flatten_optimizer(state.optimizer)
+    if state.average is not None:
+        parts[AVERAGE] = state.average.state_dict()
     if state.adversary is not None:
         parts[DISCRIMINATOR] = state.adversary.discriminator.state_dict()
         parts[DISCRIMINATOR_OPTIMIZER], groups[DISCRIMINATOR_OPTIMIZER] = _flatten_optimizer(state.adversary.optimizer)
@@ -126,8 +129,16 @@ def load_model(ckpt_dir: Path | str) -> Model:
     """
     checkpoint = open_checkpoint(ckpt_dir)
     model = build_model(checkpoint.config.model, checkpoint.record.codec.dim, checkpoint.config.compat)
-    load_exactly(model, checkpoint.weights(), checkpoint.path)
+    load_exactly(model, judged_weights(checkpoint), checkpoint.path)
     return model.eval()
+
+
+def judged_weights(checkpoint: Checkpoint) -> dict[str, Tensor]:
+    """Read the weights that validation judged: the moving average where the training kept one."""
+    if not checkpoint.has(AVERAGE):
+        return checkpoint.weights()
+    average = checkpoint.weights(AVERAGE)
+    return {name.removeprefix("module."): w for name, w in average.items() if name.startswith("module.")}
 
 
 def restore_state(checkpoint: Checkpoint, state: TrainState) -> None:
@@ -137,6 +148,8 @@ def restore_state(checkpoint: Checkpoint, state: TrainState) -> None:
     """
     load_exactly(state.model, checkpoint.weights(), checkpoint.path)
     _restore_optimizer(checkpoint, OPTIMIZER, state.optimizer)
+    if state.average is not None and checkpoint.has(AVERAGE):
+        load_exactly(state.average, checkpoint.weights(AVERAGE), checkpoint.path)
     if state.adversary is not None and checkpoint.has(DISCRIMINATOR):
         load_exactly(state.adversary.discriminator, checkpoint.weights(DISCRIMINATOR), checkpoint.path)
         _restore_optimizer(checkpoint, DISCRIMINATOR_OPTIMIZER, state.adversary.optimizer)
@@ -145,7 +158,9 @@ def restore_state(checkpoint: Checkpoint, state: TrainState) -> None:
 
 def initialise_state(checkpoint: Checkpoint, state: TrainState) -> LoadReport:
     """Begin a new training with what fits of a checkpoint's weights; returns what became of each tensor."""
-    report = load_partially(state.model, checkpoint.weights())
+    report = load_partially(state.model, judged_weights(checkpoint))
+    if state.average is not None:
+        load_partially(state.average.module, state.model.state_dict())
     if state.adversary is not None and checkpoint.has(DISCRIMINATOR):
         load_partially(state.adversary.discriminator, checkpoint.weights(DISCRIMINATOR))
     return report
@@ -163,7 +178,7 @@ def require_same_data(checkpoint: Checkpoint, fingerprint: str) -> None:
 def newest_checkpoint(run_dir: Path) -> Checkpoint | None:
     """Find the complete checkpoint of a run that is furthest on; None where there is none."""
     found = [open_checkpoint(path) for path in _complete(run_dir / CHECKPOINTS)]
-    return max(found, key=lambda checkpoint: (checkpoint.progress.step, checkpoint.progress.epoch), default=None)
+    return max(found, key=lambda checkpoint: checkpoint.progress.order, default=None)
 
 
 def _complete(folder: Path) -> Iterator[Path]:

@@ -14,6 +14,7 @@ from training.losses.report import AUDIO_LOSSES, LossesConfig
 from training.models.build import AGENT_LOSSES, ModelConfig
 from training.models.discriminator import DiscriminatorConfig
 from training.optim import OptimizerConfig
+from training.schedule import ScheduleConfig
 
 CONFIGS = Path(__file__).parent / "configs"
 
@@ -25,9 +26,19 @@ class TrainConfig(Settings):
     seed: int = Field(42, ge=0)
     audio_crop_seconds: float | None = Field(2.0, gt=0, description="audio losses on a random crop; null: all of it")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 on a GPU, fp32 on a CPU")
+    compile: Literal["auto", "on", "off"] = Field("auto", description="torch.compile; auto: on a GPU")
+    accumulate: int = Field(1, ge=1, description="batches whose gradients make one step")
+    average: float | None = Field(None, gt=0, lt=1, description="decay of a moving average of the weights; null: none")
+    patience: int | None = Field(20, ge=1, description="epochs without a better loss before the training ends")
     log_steps: int = Field(10, ge=1, description="metrics are read every so many steps")
     checkpoint_epochs: int = Field(10, ge=1, description="an epoch_NNNN is kept every so many epochs")
     checkpoint_steps: int | None = Field(None, ge=1, description="save `last` within an epoch, every so many steps")
+    save_minutes: float | None = Field(10.0, gt=0, description="save `last` whenever so much time has passed")
+    max_failures: int = Field(3, ge=0, description="workers that may die before the training does")
+
+    def compiles(self, device: str) -> bool:
+        """Whether the model is compiled on this kind of device."""
+        return self.compile == "on" or (self.compile == "auto" and device == "cuda")
 
 
 class TrackingConfig(Settings):
@@ -46,6 +57,7 @@ class Config(Settings):
     losses: LossesConfig = LossesConfig()
     discriminator: DiscriminatorConfig = DiscriminatorConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
     data: DataConfig = DataConfig()
     train: TrainConfig = TrainConfig()
     tracking: TrackingConfig = TrackingConfig()

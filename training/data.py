@@ -14,6 +14,8 @@ class DataConfig(Settings):
     """The data's section."""
 
     batch_size: int = Field(16, ge=1, description="pairs a rank and step")
+    shuffle_targets: bool = Field(False, description="each input gets another pair's target, anew in each epoch")
+    unity_test: bool = Field(False, description="the target is the input: a model that can't copy has a fault")
     codec_weights: str | None = Field(None, description="EnCodec's weights file; else the hub cache, else a download")
 
 

@@ -23,8 +23,8 @@ from training.config import Config
 from training.losses.compat import Compat
 from training.models.build import build_model
 from training.models.discriminator import Discriminator
+from training.progress import Progress
 from training.seeds import settings_of, translate_weights
-from training.state import Progress
 from training.weights import LoadReport, Weights, load_partially, not_finite
 
 LOSSES = ("train_loss", "val_loss", "best_val_loss")

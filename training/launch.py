@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -23,6 +24,7 @@ from training.config import Config
 from training.data import open_training_data
 from training.runtime import local_runtime
 from training.state import new_state
+from training.stopping import EXIT_CODES, StopNote
 from training.tracking import MlflowRun, end_mlflow, log_file, mlflow_available, start_mlflow
 from training.weights import LoadReport
 from training.worker import WorkerSpec, ray_worker, train_rank
@@ -37,42 +39,59 @@ class Request:
     """What to launch.
 
     `shards` is a folder or a URL; `resume` is `auto` (go on where the run directory stands), `never`, or a checkpoint.
-    `initialise_from` is a checkpoint whose weights a new run begins with, as far as they fit.
+    `initialise_from` is a checkpoint whose weights a new run begins with, as far as they fit. With `workers` a pair,
+    Ray takes as many as there is room for.
     """
 
     shards: str
     run_dir: Path
     config: Config
-    workers: int
+    workers: int | tuple[int, int]
     resume: str
     initialise_from: Path | None = None
+    profile: bool = False
+
+    @property
+    def fewest(self) -> int:
+        """Workers that there must be."""
+        return self.workers if isinstance(self.workers, int) else self.workers[0]
+
+    @property
+    def most(self) -> int:
+        """Workers that there may be."""
+        return self.workers if isinstance(self.workers, int) else self.workers[1]
 
 
 def launch_local(request: Request) -> Checkpoint | None:
-    """Train in this process, without Ray; returns the checkpoint that it went on from.
+    """Train in this process, without Ray, or as one of torchrun's; returns the checkpoint that it went on from.
 
     Raises `CascadenceError` for everything that a person can mend.
     """
     if request.workers != 1:
         raise MisuseError("--local trains in this one process; leave out --workers, or leave out --local")
-    resumed, dataset = _prepare(request)
+    runtime = local_runtime()
+    resumed, dataset = _prepare(request, runtime.world_size, writes=runtime.leads)
     if _finished(resumed, request.config):
         return resumed
-    with _stoppable(request), _tracked(request, dataset) as mlflow:
-        train_rank(_worker_spec(request, resumed, None, mlflow), local_runtime())
+    if not runtime.leads:
+        with StopNote(request.run_dir).on_signals():
+            train_rank(_worker_spec(request, resumed, None, None), runtime)
+        return resumed
+    with _tracked(request, dataset, runtime.world_size) as mlflow, _stoppable(request):
+        train_rank(_worker_spec(request, resumed, None, mlflow), runtime)
     return resumed
 
 
 def launch_ray(request: Request) -> Checkpoint | None:
     """Train with `workers` Ray Train workers, on GPUs where the cluster has them; see `launch_local`."""
-    resumed, dataset = _prepare(request)
+    resumed, dataset = _prepare(request, request.most)
     if _finished(resumed, request.config):
         return resumed
-    ray = connect_ray(request.workers)
-    with _stoppable(request), _tracked(request, dataset) as mlflow:
+    ray = connect_ray(request.most)
+    with _tracked(request, dataset, request.most) as mlflow, _stoppable(request):
         resources = ray.cluster_resources()
-        use_gpu = resources.get("GPU", 0) >= request.workers
-        threads = None if use_gpu else max(1, (os.cpu_count() or 1) // request.workers)
+        use_gpu = resources.get("GPU", 0) >= request.fewest
+        threads = None if use_gpu else max(1, (os.cpu_count() or 1) // request.most)
         _fit(request, _worker_spec(request, resumed, threads, mlflow), use_gpu)
     return resumed
 
@@ -118,26 +137,33 @@ def connect_ray(workers: int) -> Any:
 def _fit(request: Request, spec: WorkerSpec, use_gpu: bool) -> None:
     import logging
 
-    from ray.train import RunConfig, ScalingConfig, TrainingFailedError
+    from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchConfig, TorchTrainer
 
+    class Trainer(TorchTrainer):
+        """Leaves Ctrl-C to the driver, which asks the workers to save first; Ray's own handler ends them at once."""
+
+        def _register_sigint_handler(self, controller: object) -> None:
+            pass
+
     logging.getLogger("ray.train").setLevel(logging.ERROR)
-    trainer = TorchTrainer(
+    trainer = Trainer(
         ray_worker,
         train_loop_config={"spec": spec},
         torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
-        scaling_config=ScalingConfig(num_workers=request.workers, use_gpu=use_gpu),
+        scaling_config=ScalingConfig(num_workers=request.workers, use_gpu=use_gpu),  # type: ignore[arg-type]
         # Ray resumes by name, silently: a name of its own for each launch leaves resuming to our checkpoints.
         run_config=RunConfig(
-            name=f"launch-{os.getpid()}-{os.urandom(4).hex()}", storage_path=str(spec.run_dir / "ray")
+            name=f"launch-{os.getpid()}-{os.urandom(4).hex()}",
+            storage_path=str(spec.run_dir / "ray"),
+            # A worker that dies is replaced, and all go on from the newest checkpoint.
+            failure_config=FailureConfig(max_failures=request.config.train.max_failures),
         ),
     )
     try:
         trainer.fit()
     except TrainingFailedError as error:
         raise _cause(error) from error
-    except SystemExit:
-        raise KeyboardInterrupt from None  # what Ray makes of Ctrl-C once it has stopped the workers
 
 
 def _cause(error: Exception) -> CascadenceError:
@@ -152,12 +178,12 @@ def _cause(error: Exception) -> CascadenceError:
     return CascadenceError(f"a training worker failed: {last}; --debug shows all of it, the same command goes on")
 
 
-def _prepare(request: Request) -> tuple[Checkpoint | None, Dataset]:
+def _prepare(request: Request, world_size: int, *, writes: bool = True) -> tuple[Checkpoint | None, Dataset]:
     """Check all that can be checked before a worker starts, and write the run directory's documents."""
     resumed = _resume_point(request)
     begun = resumed or (open_checkpoint(request.initialise_from) if request.initialise_from else None)
     dataset = open_training_data(
-        request.shards, request.workers, begun.record.codec if begun else None, request.config.pairs_a_rank
+        request.shards, world_size, begun.record.codec if begun else None, request.config.pairs_a_rank
     )
     load_matching_codec(dataset.codec, request.config.data.codec_weights, dataset.address)
     if resumed is not None:
@@ -166,8 +192,9 @@ def _prepare(request: Request) -> tuple[Checkpoint | None, Dataset]:
             raise ConfigError(
                 f"{resumed.path}: was trained with another `model` section; give the same one, or another --run-dir"
             )
-    request.run_dir.mkdir(parents=True, exist_ok=True)
-    write_bytes(request.run_dir / "config.yaml", dump_yaml(request.config).encode())
+    if writes:
+        request.run_dir.mkdir(parents=True, exist_ok=True)
+        write_bytes(request.run_dir / "config.yaml", dump_yaml(request.config).encode())
     return resumed, dataset
 
 
@@ -181,7 +208,12 @@ def _resume_point(request: Request) -> Checkpoint | None:
                 raise MisuseError(f"{request.run_dir}: holds a run already; choose another --run-dir, or --resume auto")
             return None
         case path:
-            return open_checkpoint(path)
+            chosen = open_checkpoint(path)
+            if newest is not None and newest.progress.order > chosen.progress.order:
+                raise MisuseError(
+                    f"{request.run_dir}: holds a run that is further on than {path}; choose another --run-dir"
+                )
+            return chosen
 
 
 def _finished(resumed: Checkpoint | None, config: Config) -> bool:
@@ -199,11 +231,12 @@ def _worker_spec(
         initialise_from=request.initialise_from.resolve() if request.initialise_from and not resumed else None,
         threads=threads,
         mlflow=mlflow,
+        profile=request.profile,
     )
 
 
 @contextmanager
-def _tracked(request: Request, dataset: Dataset) -> Iterator[MlflowRun | None]:
+def _tracked(request: Request, dataset: Dataset, workers: int) -> Iterator[MlflowRun | None]:
     """Own the MLflow run: made or taken up before the workers start, ended truthfully whatever becomes of them."""
     tracking = request.config.tracking
     if not (tracking.mlflow and mlflow_available()):
@@ -213,7 +246,7 @@ def _tracked(request: Request, dataset: Dataset) -> Iterator[MlflowRun | None]:
     record = run_dir / RUN_RECORD
     known: Any = read_json(record) if record.is_file() else {}
     params = {**_flat(request.config.model_dump(mode="json")), "dataset": dataset.manifest.fingerprint}
-    params |= {"workers": str(request.workers), "codec": dataset.codec.name}
+    params |= {"workers": str(workers), "codec": dataset.codec.name}
     run = start_mlflow(tracking.store, run_dir, tracking.experiment, known.get("run_id"), params)
     write_json(record, asdict(run))
     log_file(run, run_dir / "config.yaml")
@@ -221,7 +254,7 @@ def _tracked(request: Request, dataset: Dataset) -> Iterator[MlflowRun | None]:
     try:
         yield run
         status = "FINISHED"
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Interrupted):
         status = "KILLED"
         raise
     finally:
@@ -230,13 +263,24 @@ def _tracked(request: Request, dataset: Dataset) -> Iterator[MlflowRun | None]:
 
 @contextmanager
 def _stoppable(request: Request) -> Iterator[None]:
-    """Turn Ctrl-C into words about what is kept."""
+    """Ask the ranks to save and stop when a signal comes, and put into words what is kept.
+
+    A second Ctrl-C does not wait for them. Raises `Interrupted`.
+    """
+    note = StopNote(request.run_dir)
+    note.clear()
     try:
-        yield
+        with note.on_signals():
+            yield
+        code = note.read()
     except KeyboardInterrupt:
+        code = EXIT_CODES[signal.SIGINT]
+    finally:
+        note.clear()
+    if code:
         newest = newest_checkpoint(request.run_dir)
         kept = f"epoch {newest.progress.epoch}, step {newest.progress.step}" if newest else "the beginning"
-        raise Interrupted(f"stopped; the same command goes on from {kept}") from None
+        raise Interrupted(f"stopped; the same command goes on from {kept}", code)
 
 
 def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, str]:

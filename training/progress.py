@@ -1,106 +1,52 @@
-"""What a person sees of a running training: read from the run's own metrics file, wherever its workers are."""
+"""How far a run has come: the numbers of its state."""
 
 from __future__ import annotations
 
-import os
-import threading
-import time
-from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+import math
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
 
-from shards import console
-from training.tracking import METRICS, Event, parse_events
-
-_POLL_SECONDS = 0.3
+ROLLBACK_FACTOR = 0.5
+"""On the learning rate, at each return to the last good checkpoint."""
 
 
-class ProgressView:
-    """Follows `metrics.jsonl`: a bar with the newest numbers on a terminal, and one line an epoch anywhere."""
+@dataclass(frozen=True)
+class Progress:
+    """How far a run has come, as JSON.
 
-    def __init__(self, run_dir: Path) -> None:
-        self._path = run_dir / METRICS
-        self._began = time.time()
-        self._inode, self._offset = 0, 0
-        self._bar = console.progress("steps")
-        self._task = self._bar.add_task("training", total=None)
-        self._epochs = 0
-        self._newest: Event = {}
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._follow, name="progress", daemon=True)
+    `loader` is the position in the data (see `shards.reader.Loader.state_dict`), None between two epochs; `means` are
+    the metrics of the epoch so far, over all ranks. `rollbacks` counts the returns to a good checkpoint.
+    """
 
-    def __enter__(self) -> Self:
-        """Start following."""
-        self._bar.start()
-        self._thread.start()
-        return self
+    step: int = 0
+    epoch: int = 0
+    loader: dict[str, Any] | None = None
+    means: dict[str, Any] = field(default_factory=dict)
+    best_loss: float | None = None
+    best_epoch: int | None = None
+    rollbacks: int = 0
+    plateau_factor: float = 1.0
+    plateau_waited: int = 0
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Show what is left to show, and stop."""
-        self._stop.set()
-        self._thread.join()
-        self._show_new()
-        self._bar.stop()
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> Progress:
+        """Rebuild from `as_json`, ignoring nothing: unknown or missing keys raise `TypeError`."""
+        return cls(**{f.name: content[f.name] for f in fields(cls)})
 
-    def _follow(self) -> None:
-        while not self._stop.wait(_POLL_SECONDS):
-            self._show_new()
+    def as_json(self) -> dict[str, Any]:
+        """Give the numbers as plain data."""
+        return asdict(self)
 
-    def _show_new(self) -> None:
-        for event in self._read_new():
-            self._show(event)
-            self._began = event["time"]
+    def improves(self, loss: float) -> bool:
+        """Whether `loss` is a new best."""
+        return math.isfinite(loss) and (self.best_loss is None or loss < self.best_loss)
 
-    def _read_new(self) -> list[Event]:
-        """Read what was appended since the last look; a file that a resumed run wrote anew is read from its start."""
-        try:
-            with self._path.open("rb") as file:
-                inode = os.fstat(file.fileno()).st_ino
-                if inode != self._inode:
-                    self._inode, self._offset = inode, 0
-                file.seek(self._offset)
-                appended = file.read()
-        except FileNotFoundError:
-            return []
-        whole = appended[: appended.rfind(b"\n") + 1]
-        self._offset += len(whole)
-        # By time: lines of an earlier launch, or that were shown before the file was written anew, are no news.
-        return [event for event, _ in parse_events(whole) if event["time"] >= self._began]
+    @property
+    def rollback_factor(self) -> float:
+        """What the roll-backs have made of the learning rate."""
+        return ROLLBACK_FACTOR**self.rollbacks
 
-    def _show(self, event: Event) -> None:
-        match event["event"]:
-            case "start":
-                self._epochs = event["epochs"]
-                total = event["epochs"] * event["steps_per_epoch"]
-                self._bar.update(self._task, total=total, completed=event["step"])
-                what = f"{event['parameters']:,} parameters, {event['world_size']} x {event['batch_size']} pairs a step"
-                self._say(f"{what}, {event['steps_per_epoch']} steps an epoch")
-            case "train":
-                self._newest = event
-                self._bar.update(self._task, completed=event["step"], note=_numbers(event, ""))
-            case "epoch":
-                best = "  best so far" if event["best"] else ""
-                numbers = _numbers(
-                    event | {"speed/pairs_per_second": self._newest.get("speed/pairs_per_second")}, "val/"
-                )
-                self._say(f"epoch {event['epoch']}/{self._epochs}  {numbers}{best}")
-
-    def _say(self, line: str) -> None:
-        console.err.print(console.escape(line), soft_wrap=True)
-
-
-def _numbers(event: Event, prefix: str) -> str:
-    """Loss, complementarity, mask means and speed of an event, as far as it has them."""
-
-    def get(name: str) -> Any:
-        return event.get(prefix + name)
-
-    parts = [f"loss {get('loss/total'):.4f}"] if get("loss/total") is not None else []
-    if get("agent/complementarity") is not None:
-        masks = f"{get('agent/input_mask_mean'):.2f}/{get('agent/target_mask_mean'):.2f}"
-        parts += [f"complementarity {get('agent/complementarity'):.3f}", f"masks {masks}"]
-    if event.get("speed/pairs_per_second"):
-        parts.append(f"{event['speed/pairs_per_second']:.2f} pairs/s")
-    return "  ".join(parts)
+    @property
+    def order(self) -> tuple[int, int, int]:
+        """Of two states of a run, the one that is further on has the larger one: a roll-back goes on from there."""
+        return self.rollbacks, self.step, self.epoch

@@ -1,7 +1,9 @@
-"""Where a rank runs: what the loop may know about its surroundings, handed in by Ray Train, or by nobody."""
+"""Where a rank runs: what the loop may know about its surroundings, handed in by Ray Train, torchrun, or nobody."""
 
 from __future__ import annotations
 
+import os
+import resource
 from dataclasses import dataclass
 
 import torch
@@ -12,25 +14,28 @@ from torch.nn.parallel import DistributedDataParallel
 
 @dataclass(frozen=True)
 class Runtime:
-    """Rank, world size and device of a training process."""
+    """Rank, world size and device of a training process, and the group in which ranks agree without their GPUs."""
 
     rank: int
     world_size: int
     device: torch.device
+    control: dist.ProcessGroup | None = None
 
     @property
     def leads(self) -> bool:
         """Whether this rank writes files and logs."""
         return self.rank == 0
 
-    def wrap(self, model: nn.Module) -> nn.Module:
+    def wrap(self, module: nn.Module) -> nn.Module:
         """Wrap a model for this world: gradients are averaged over the ranks."""
         if self.world_size == 1:
-            return model
+            return module
         devices = [self.device] if self.device.type == "cuda" else None
         # Most buffers are functions of the weights (spectral norm) or fixed, and so equal on all ranks anyway; the
         # running statistics of batches are not, and `share_statistics` is for these.
-        return DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
+        return DistributedDataParallel(
+            module, device_ids=devices, broadcast_buffers=False, gradient_as_bucket_view=True
+        )
 
     def share_statistics(self, model: nn.Module) -> None:
         """Give all ranks the running statistics of rank 0, those that a checkpoint keeps."""
@@ -47,7 +52,37 @@ class Runtime:
             dist.all_reduce(tensor)
         return tensor
 
+    def memory(self) -> dict[str, float]:
+        """Tell the most memory that this process has held, in MB: of the machine, and of the GPU where there is one."""
+        peak = {"memory/peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+        if self.device.type == "cuda":
+            peak["memory/gpu_peak_mb"] = torch.cuda.max_memory_allocated(self.device) / 2**20
+        return peak
+
+    def agree(self, wish: int) -> int:
+        """Give the largest wish of all ranks; every rank must call it. The GPU goes on meanwhile."""
+        if self.world_size == 1:
+            return wish
+        wishes = torch.tensor(wish)
+        dist.all_reduce(wishes, dist.ReduceOp.MAX, group=self.control)
+        return int(wishes)
+
 
 def local_runtime() -> Runtime:
-    """Be the only rank, on the GPU where there is one."""
-    return Runtime(0, 1, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    """Be the only rank, on the GPU where there is one; or one of those that torchrun started."""
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    gpu = torch.cuda.is_available()
+    if world_size == 1:
+        return Runtime(0, 1, torch.device("cuda" if gpu else "cpu"))
+    device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if gpu else torch.device("cpu")
+    if gpu:
+        torch.cuda.set_device(device)
+    if not dist.is_initialized():
+        dist.init_process_group("nccl" if gpu else "gloo")
+    return grouped_runtime(int(os.environ["RANK"]), world_size, device)
+
+
+def grouped_runtime(rank: int, world_size: int, device: torch.device) -> Runtime:
+    """Be a rank of a process group that exists; every rank must call it."""
+    control = dist.new_group(backend="gloo") if world_size > 1 else None
+    return Runtime(rank, world_size, device, control)

@@ -2,44 +2,17 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from dataclasses import dataclass, field
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from training.config import Config
 from training.models.build import Model, build_model
 from training.models.discriminator import Discriminator
 from training.optim import build_optimizer
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a run has come: the numbers of its state, as JSON.
-
-    `loader` is the position in the data (see `shards.reader.Loader.state_dict`), None between two epochs.
-    """
-
-    step: int = 0
-    epoch: int = 0
-    loader: dict[str, Any] | None = None
-    best_loss: float | None = None
-    best_epoch: int | None = None
-
-    @classmethod
-    def from_json(cls, content: dict[str, Any]) -> Progress:
-        """Rebuild from `as_json`, ignoring nothing: unknown or missing keys raise `TypeError`."""
-        return cls(**{f.name: content[f.name] for f in fields(cls)})
-
-    def as_json(self) -> dict[str, Any]:
-        """Give the numbers as plain data."""
-        return asdict(self)
-
-    def improves(self, loss: float) -> bool:
-        """Whether `loss` is a new best."""
-        return math.isfinite(loss) and (self.best_loss is None or loss < self.best_loss)
+from training.progress import Progress
 
 
 @dataclass
@@ -54,6 +27,9 @@ class Adversary:
 class TrainState:
     """The model, its adversary where there is a GAN, their optimizers, and the run's progress.
 
+    `average` holds the moving average of the weights, where the configuration asks for one: it is what is judged,
+    and what a loaded checkpoint gives.
+
     Not saved here: the MLflow run's id, which the run directory keeps from before the first step (`run.json`).
 
     Not saved at all, because it follows from what is: random numbers (each step seeds its own from the run's seed,
@@ -64,18 +40,25 @@ class TrainState:
     model: Model
     optimizer: torch.optim.Optimizer
     adversary: Adversary | None = None
+    average: AveragedModel | None = None
     progress: Progress = field(default_factory=Progress)
+
+    @property
+    def judged(self) -> nn.Module:
+        """The model that validation judges and that makes music."""
+        return self.model if self.average is None else self.average.module
 
 
 def new_state(config: Config, dim: int, device: torch.device) -> TrainState:
     """Make the state of a training that has not begun, for latents of `dim` channels: the same on every rank."""
     torch.manual_seed(config.train.seed)
     model = build_model(config.model, dim, config.compat).to(device)
-    optimizer = build_optimizer(config.optimizer, model.parameters(), device)
-    if config.losses.gan == 0:
-        return TrainState(model, optimizer)
-    discriminator = Discriminator(config.discriminator, dim).to(device)
-    game = config.optimizer.for_discriminator(config.discriminator.learning_rate)
-    return TrainState(
-        model, optimizer, Adversary(discriminator, build_optimizer(game, discriminator.parameters(), device))
-    )
+    state = TrainState(model, build_optimizer(config.optimizer, model.parameters()))
+    if config.losses.gan > 0:
+        discriminator = Discriminator(config.discriminator, dim).to(device)
+        game = config.optimizer.for_discriminator(config.discriminator.learning_rate)
+        state.adversary = Adversary(discriminator, build_optimizer(game, discriminator.parameters()))
+    if config.train.average is not None:
+        decayed = get_ema_multi_avg_fn(config.train.average)  # type: ignore[no-untyped-call]
+        state.average = AveragedModel(model, multi_avg_fn=decayed)
+    return state

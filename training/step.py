@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.profiler import record_function
 
 from shards.codec import Codec
 from shards.order import derive
 from shards.reader import Batch
 from training.config import Config
 from training.losses import AudioCrops, LossInputs, LossReport, compute_losses, discriminator_loss, roll_targets
-from training.losses.modulation import segments_for
+from training.losses.modulation import amplitude_envelope, envelope_correlation, segments_for
 from training.metrics import Metrics
+from training.models.blocks import rms
 from training.models.cascade import ModelOutput
-from training.optim import clip_gradients
+from training.optim import clip_gradients, gradient_norms, parts_of, step_if_finite
 from training.runtime import Runtime
+from training.schedule import rate_factor
 from training.state import Adversary, TrainState
 
 _CROP, _NOISE = 1, 2
@@ -33,33 +38,71 @@ def crop_start(seed: int, step: int, frames: int, crop: int) -> int:
     return derive(seed, step, _CROP) % (frames - crop + 1)
 
 
-class Step:
-    """The training step and its counterpart for evaluation, on a state that it updates."""
+@dataclass(frozen=True)
+class StepResult:
+    """Scalars that stay on the device, and whether the step counted (1) or was skipped as not finite (0)."""
 
-    def __init__(self, config: Config, codec: Codec, state: TrainState, runtime: Runtime) -> None:
+    metrics: Metrics
+    counted: Tensor
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """A batch on its way through the model: what was made of which sources, and the losses."""
+
+    output: ModelOutput
+    goal: Tensor
+    report: LossReport
+    crops: AudioCrops | None
+
+
+class Step:
+    """The training step and its counterpart for evaluation, on a state that it updates.
+
+    A gradient that is not finite makes the step a skip: nothing is updated. Gradients are averaged over the ranks
+    before anybody looks at them, so all ranks skip alike.
+    """
+
+    def __init__(self, config: Config, codec: Codec, state: TrainState, runtime: Runtime, total_steps: int = 1) -> None:
         self._config, self._codec, self._state, self._runtime = config, codec, state, runtime
+        self._total_steps = total_steps
+        if config.train.compiles(runtime.device.type):
+            for part in state.model.compiled_parts():
+                part.compile()
+        self._parts = parts_of(state.model)
         self._model = runtime.wrap(state.model)
         self._judge = runtime.wrap(state.adversary.discriminator) if state.adversary is not None else None
+        self._skipped = torch.zeros((), device=runtime.device)
 
-    def train(self, batch: Batch) -> Metrics:
-        """Update the model, and its adversary, by one batch; returns scalars that stay on the device."""
-        state = self._state
-        seed_step(self._config.train.seed, state.progress.step, self._runtime.rank)
+    def train(self, batches: Sequence[Batch]) -> StepResult:
+        """Update the model, and its adversary, by one step over `batches`, whose gradients are averaged."""
+        state, config = self._state, self._config
+        seed_step(config.train.seed, state.progress.step, self._runtime.rank)
         state.model.schedule(state.progress.step)
         self._model.train()
-        source, goal = self._latents(batch)
-        with self._precision():
-            output: ModelOutput = self._model(source, goal)
-            logits = self._ask_adversary(output.latents)
-        report = self._judge_output(output, source, goal, *self._crop(source.shape[2]), fake_logits=logits)
+        factor = rate_factor(config.schedule, state.progress, self._total_steps)
         state.optimizer.zero_grad(set_to_none=True)
-        report.total.backward()  # type: ignore[no-untyped-call]
-        norm = clip_gradients(self._config.optimizer, state.model.parameters())
-        state.optimizer.step()
-        metrics = {**describe(output, report), "gradient/norm": norm}
-        if state.adversary is not None:
-            metrics |= self._train_adversary(state.adversary, roll_targets(goal), output.latents.detach())
-        return metrics
+        judged: list[_Judged] = []
+        with _kept_where_not_finite(state.model) as keep:
+            for place, batch in enumerate(batches):
+                with self._synchronised(self._model, last=place == len(batches) - 1):
+                    judged.append(self._forward(batch))
+                    with record_function("step/backward"):
+                        torch.autograd.backward(judged[-1].report.total / len(batches))
+            with record_function("step/update"):
+                norms = gradient_norms(self._parts)
+                counted = norms["norm"].isfinite().float()
+                clip_gradients(config.optimizer, self._parts, norms)
+                step_if_finite(state.optimizer, counted, config.optimizer.learning_rate * factor)
+            keep(counted)
+        self._skipped = (self._skipped + 1) * (1 - counted)
+        if state.average is not None:
+            state.average.update_parameters(state.model)
+        metrics = self._describe(judged[-1]) | {f"gradient/{name}": norm for name, norm in norms.items()}
+        metrics |= {"gradient/norm_max": norms["norm"], "speed/learning_rate": norms["norm"].new_tensor(0.0) + factor}
+        if state.adversary is not None and state.progress.step % config.discriminator.every == 0:
+            metrics |= self._train_adversary(state.adversary, judged, counted, factor)
+        return StepResult(metrics, counted)
 
     @torch.no_grad()
     def evaluate(self, batch: Batch) -> Metrics:
@@ -68,65 +111,95 @@ class Step:
         Without the discriminator: its opinion changes as it learns, and losses of different epochs could not be
         compared.
         """
-        self._state.model.eval()
+        model = self._state.judged
+        model.eval()
         source, goal = self._latents(batch)
         with self._precision():
-            output = self._state.model(source, goal)
-        return describe(output, self._judge_output(output, source, goal, 0, source.shape[2]))
+            output: ModelOutput = model(source, goal)
+        return self._describe(self._listen(output, source, goal, (0, source.shape[2]), None))
 
-    def _judge_output(
-        self,
-        output: ModelOutput,
-        source: Tensor,
-        goal: Tensor,
-        start: int,
-        stop: int,
-        fake_logits: Tensor | None = None,
-    ) -> LossReport:
+    def skipped_in_a_row(self) -> int:
+        """Count the skips since the last step that counted; waits for the device."""
+        return int(self._skipped)
+
+    def forget_skips(self) -> None:
+        """Begin to count anew, after a return to sound weights."""
+        self._skipped.zero_()
+
+    def gradient_peaks(self) -> dict[str, float]:
+        """Tell the norm of each weight's gradient, as the last step left it, clipped; waits for the device."""
+        named = [(name, p.grad) for name, p in self._state.model.named_parameters() if p.grad is not None]
+        norms = torch.stack([gradient.norm() for _, gradient in named]).tolist()
+        return {name: norm for (name, _), norm in zip(named, norms, strict=True)}
+
+    def _forward(self, batch: Batch) -> _Judged:
+        source, goal = self._latents(batch)
+        with self._precision():
+            with record_function("step/model"):
+                output: ModelOutput = self._model(source, goal)
+            logits = self._ask_adversary(output.latents)
+        return self._listen(output, source, goal, self._crop(source.shape[2]), logits)
+
+    def _listen(
+        self, output: ModelOutput, source: Tensor, goal: Tensor, crop: tuple[int, int], fake_logits: Tensor | None
+    ) -> _Judged:
         # Losses are computed in float32, whatever the model was: spectra and small differences need it.
         losses = self._config.losses
-        crops = self._decode(output.latents, source, goal, start, stop) if losses.needs_audio else None
-        return compute_losses(losses, LossInputs(crops, output.agent, fake_logits), self._config.compat)
+        with record_function("step/decode"):
+            crops = self._decode(output.latents, source, goal, *crop) if losses.needs_audio else None
+        with record_function("step/losses"):
+            report = compute_losses(losses, LossInputs(crops, output.agent, fake_logits), self._config.compat)
+        return _Judged(output, goal, report, crops)
 
     def _decode(self, output: Tensor, source: Tensor, goal: Tensor, start: int, stop: int) -> AudioCrops:
         seconds = (stop - start) / self._codec.spec.frame_rate
         decoded = self._codec.decode_crop(output.float(), start, stop)
         with torch.no_grad():
-            heard = [self._codec.decode_crop(latents, start, stop) for latents in (source, goal)]
+            heard = self._codec.decode_crop(torch.cat([source, goal]), start, stop).chunk(2)
         return AudioCrops(decoded, heard[0], heard[1], segments_for(seconds))
 
     def _ask_adversary(self, latents: Tensor) -> Tensor | None:
         if self._state.adversary is None:
             return None
         discriminator = self._state.adversary.discriminator
-        with _frozen(discriminator):
+        with _frozen(discriminator), record_function("step/discriminator"):
             logits: Tensor = discriminator(latents)
         return logits
 
-    def _train_adversary(self, adversary: Adversary, real: Tensor, fake: Tensor) -> Metrics:
+    def _train_adversary(
+        self, adversary: Adversary, judged: Sequence[_Judged], counted: Tensor, factor: float
+    ) -> Metrics:
+        """Let the discriminator learn from what the generator has just made; nothing is generated again."""
         assert self._judge is not None
         self._judge.train()
-        with self._precision():
-            # In one pass: gradients of all ranks meet once.
-            logits = self._judge(torch.cat([real, fake]))
-        verdict = discriminator_loss(*logits.chunk(2))
         adversary.optimizer.zero_grad(set_to_none=True)
-        verdict.loss.backward()  # type: ignore[no-untyped-call]
-        norm = clip_gradients(self._config.optimizer, adversary.discriminator.parameters())
-        adversary.optimizer.step()
+        real = torch.cat([roll_targets(one.goal) for one in judged])
+        fake = torch.cat([one.output.latents.detach() for one in judged])
+        with record_function("step/discriminator"):
+            with self._precision():
+                # In one pass: gradients of all ranks meet once.
+                logits = self._judge(torch.cat([real, fake]))
+            verdict = discriminator_loss(*logits.chunk(2))
+            torch.autograd.backward(verdict.loss)
+            parts = {"discriminator": list(adversary.discriminator.parameters())}
+            norms = gradient_norms(parts)
+            clip_gradients(self._config.optimizer, parts, norms)
+            finite = counted * norms["norm"].isfinite().float()
+            rate = self._config.optimizer.for_discriminator(self._config.discriminator.learning_rate).learning_rate
+            step_if_finite(adversary.optimizer, finite, rate * factor)
         return {
             "gan/discriminator_loss": verdict.loss.detach(),
             "gan/real_accuracy": verdict.real_accuracy,
             "gan/fake_accuracy": verdict.fake_accuracy,
-            "gan/gradient_norm": norm,
+            "gan/gradient_norm": norms["norm"],
         }
 
     def _latents(self, batch: Batch) -> tuple[Tensor, Tensor]:
         device = self._runtime.device
-        source, goal = (
-            self._codec.latents(stored.to(device, non_blocking=True)) for stored in (batch.input, batch.target)
-        )
-        return source.float(), goal.float()
+        source = self._codec.latents(batch.input.to(device, non_blocking=True)).float()
+        if self._config.data.unity_test:
+            return source, source
+        return source, self._codec.latents(batch.target.to(device, non_blocking=True)).float()
 
     def _crop(self, frames: int) -> tuple[int, int]:
         wanted = self._config.train.audio_crop_seconds
@@ -140,6 +213,39 @@ class Step:
             return torch.autocast(device, dtype=torch.bfloat16)
         return nullcontext()
 
+    @staticmethod
+    def _synchronised(model: nn.Module, *, last: bool) -> AbstractContextManager[object]:
+        """Let the gradients of all ranks meet once a step, with its last batch."""
+        if last or not isinstance(model, DistributedDataParallel):
+            return nullcontext()
+        return model.no_sync()
+
+    def _describe(self, judged: _Judged) -> Metrics:
+        """Name the scalars of a batch: losses raw and weighted, the agent's state, levels and likeness."""
+        output, report = judged.output, judged.report
+        metrics = {"loss/total": report.total.detach()}
+        metrics |= {f"loss/{name}": value for name, value in report.raw.items()}
+        metrics |= {f"weighted/{name}": value * self._config.losses.weight(name) for name, value in report.raw.items()}
+        with torch.no_grad():
+            metrics |= {"level/scale": output.scale.mean(), "level/clamped": output.clamped.float().mean()}
+            if output.agent is not None:
+                metrics |= {f"agent/{name}": value for name, value in output.agent.metrics().items()}
+            if judged.crops is not None:
+                metrics |= _likeness(judged.crops)
+        return metrics
+
+
+def _likeness(crops: AudioCrops) -> Metrics:
+    """How much the output is like its sources: envelope correlations, and its RMS over theirs."""
+    envelopes = [amplitude_envelope(audio, crops.segments) for audio in (crops.output, crops.input, crops.target)]
+    made, *sources = (rms(audio) for audio in (crops.output, crops.input, crops.target))
+    wanted = ((sources[0].square() + sources[1].square()) / 2).sqrt()
+    return {
+        "likeness/input": envelope_correlation(envelopes[0], envelopes[1]).mean(),
+        "likeness/target": envelope_correlation(envelopes[0], envelopes[2]).mean(),
+        "level/rms_ratio": (made / wanted).mean(),
+    }
+
 
 @contextmanager
 def _frozen(module: nn.Module) -> Iterator[None]:
@@ -151,11 +257,14 @@ def _frozen(module: nn.Module) -> Iterator[None]:
         module.requires_grad_(True)
 
 
-def describe(output: ModelOutput, report: LossReport) -> Metrics:
-    """Name the scalars of a step: raw losses, the weighted total, the agent's state, the level."""
-    metrics = {"loss/total": report.total.detach(), "model/scale": output.scale.mean().detach()}
-    metrics |= {f"loss/{name}": value for name, value in report.raw.items()}
-    if output.agent is not None:
-        with torch.no_grad():
-            metrics |= {f"agent/{name}": value for name, value in output.agent.metrics().items()}
-    return metrics
+@contextmanager
+def _kept_where_not_finite(model: nn.Module) -> Iterator[Callable[[Tensor], None]]:
+    """Keep the running statistics of batches as they were where a step turns out not to count."""
+    buffers = [b for m in model.modules() if isinstance(m, nn.BatchNorm1d) for b in m.buffers()]
+    before = [buffer.clone() for buffer in buffers]
+
+    def keep(counted: Tensor) -> None:
+        for buffer, old in zip(buffers, before, strict=True):
+            buffer.copy_(torch.where(counted > 0, buffer, old))
+
+    yield keep

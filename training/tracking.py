@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from collections.abc import Mapping
@@ -37,7 +38,14 @@ class JsonLinesSink:
     def log(self, event: Event) -> None:
         """Append one event."""
         with self._path.open("ab") as file:
-            file.write(json.dumps(event, sort_keys=True).encode() + b"\n")
+            file.write(json.dumps(_plain(event), sort_keys=True, allow_nan=False).encode() + b"\n")
+
+
+def _plain(value: Any) -> Any:
+    """Put null in the place of numbers that JSON does not have."""
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_events(path: Path) -> list[tuple[Event, bytes]]:
@@ -57,7 +65,7 @@ def parse_events(content: bytes) -> list[tuple[Event, bytes]]:
 
 def metrics_of(event: Mapping[str, Any]) -> dict[str, float]:
     """Pick an event's metrics."""
-    return {name: value for name, value in event.items() if "/" in name}
+    return {name: value for name, value in event.items() if "/" in name and value is not None}
 
 
 @dataclass(frozen=True)

@@ -1,28 +1,36 @@
-"""One training process: builds what the loop needs from a specification. Ray Train calls it, or nobody does."""
+"""One training process: builds what the loop needs from a specification. Ray Train calls it, torchrun, or nobody."""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from shards.codec import load_matching_codec
-from training.checkpoint import initialise_state, open_checkpoint, require_same_data, restore_state
+from shards.codec import Codec, load_matching_codec
+from shards.dataset import Dataset
+from training.checkpoint import initialise_state, newest_checkpoint, open_checkpoint, require_same_data, restore_state
 from training.config import Config
 from training.data import open_training_data
-from training.loop import Trainer
-from training.runtime import Runtime
-from training.state import new_state
+from training.health import HealthMonitor, read_history
+from training.loop import Stopped, Trainer, steps_per_epoch
+from training.profiling import StepProfiler
+from training.runtime import Runtime, grouped_runtime
+from training.state import TrainState, new_state
 from training.step import Step
+from training.stopping import StopNote
 from training.tracking import METRICS, JsonLinesSink, MlflowRun, MlflowSink, Sink
+
+PROFILE = "profile"
 
 
 @dataclass(frozen=True)
 class WorkerSpec:
     """What every rank is told: configuration, absolute paths, where to go on from, and how many threads to use.
 
-    `shards` may be a URL. `initialise_from` is a checkpoint whose weights a new training begins with.
+    `shards` may be a URL. `resume_from` is where a run begins that has no checkpoint of its own yet, and
+    `initialise_from` a checkpoint whose weights a new one begins with.
     """
 
     config: Config
@@ -32,34 +40,49 @@ class WorkerSpec:
     initialise_from: Path | None
     threads: int | None
     mlflow: MlflowRun | None
+    profile: bool = False
 
 
 def train_rank(spec: WorkerSpec, runtime: Runtime) -> None:
-    """Train as one rank, to the end."""
+    """Train as one rank, to the end or until a stop is asked for.
+
+    It goes on from the newest checkpoint of the run, whoever wrote it: so a worker that died is followed by one that
+    knows what it knew.
+    """
     if spec.threads is not None:
         torch.set_num_threads(spec.threads)
-    begun = spec.resume_from or spec.initialise_from
+    newest = newest_checkpoint(spec.run_dir)
+    begun = newest.path if newest else spec.resume_from or spec.initialise_from
     checkpoint = open_checkpoint(begun) if begun is not None else None
-    dataset = open_training_data(
-        spec.shards, runtime.world_size, checkpoint.record.codec if checkpoint else None, spec.config.pairs_a_rank
-    )
+    trained_on = checkpoint.record.codec if checkpoint else None
+    dataset = open_training_data(spec.shards, runtime.world_size, trained_on, spec.config.pairs_a_rank)
     codec = load_matching_codec(dataset.codec, spec.config.data.codec_weights, dataset.address).to(runtime.device)
     state = new_state(spec.config, dataset.codec.dim, runtime.device)
-    if checkpoint is not None and spec.resume_from is not None:
+    if checkpoint is not None and (newest is not None or spec.resume_from is not None):
         require_same_data(checkpoint, dataset.manifest.fingerprint)
         restore_state(checkpoint, state)
     elif checkpoint is not None:
         initialise_state(checkpoint, state)
-    trainer = Trainer(
+    runtime.agree(0)  # all have read what rank 0 may now replace
+    with suppress(Stopped):
+        _make_trainer(spec, runtime, dataset, codec, state).run()
+
+
+def _make_trainer(spec: WorkerSpec, runtime: Runtime, dataset: Dataset, codec: Codec, state: TrainState) -> Trainer:
+    steps = spec.config.train.epochs * steps_per_epoch(dataset, spec.config, runtime.world_size)
+    metrics = spec.run_dir / METRICS
+    return Trainer(
         config=spec.config,
         runtime=runtime,
         dataset=dataset,
         state=state,
-        step=Step(spec.config, codec, state, runtime),
+        step=Step(spec.config, codec, state, runtime, steps),
+        health=HealthMonitor(spec.run_dir, read_history(metrics, state.progress.step)),
         sinks=_sinks(spec, state.progress.step) if runtime.leads else (),
+        stop=StopNote(spec.run_dir),
         run_dir=spec.run_dir,
+        profiler=StepProfiler(spec.run_dir / PROFILE, runtime.device) if spec.profile and runtime.leads else None,
     )
-    trainer.run()
 
 
 def ray_worker(options: dict[str, WorkerSpec]) -> None:
@@ -68,8 +91,8 @@ def ray_worker(options: dict[str, WorkerSpec]) -> None:
     import ray.train.torch
 
     context = ray.train.get_context()
-    runtime = Runtime(context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device())
-    train_rank(options["spec"], runtime)
+    device = ray.train.torch.get_device()
+    train_rank(options["spec"], grouped_runtime(context.get_world_rank(), context.get_world_size(), device))
 
 
 def _sinks(spec: WorkerSpec, step: int) -> list[Sink]:

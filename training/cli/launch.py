@@ -10,6 +10,7 @@ import typer
 
 from shards import console
 from shards.console import Json, SetOptions
+from shards.errors import MisuseError
 from training.cli.loading import show_loading
 
 
@@ -17,7 +18,9 @@ def launch(
     shards: Annotated[str, typer.Option(help="The dataset's folder, or its URL, as s3://bucket/dataset.")],
     run_dir: Annotated[Path, typer.Option(help="Everything about the run goes here.")],
     config: Annotated[str | None, typer.Option(help="A configuration's name or file.")] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Ray Train workers: one a GPU, or CPU processes.")] = 1,
+    workers: Annotated[
+        str, typer.Option(metavar="N|MIN:MAX", help="Ray Train workers: one a GPU, or CPU processes.")
+    ] = "1",
     local: Annotated[bool, typer.Option("--local", help="Train in this process, without Ray.")] = False,
     codec_weights: Annotated[Path | None, typer.Option(help="EnCodec's weights file.")] = None,
     resume: Annotated[str, typer.Option(metavar="auto|never|PATH", help="auto goes on where RUN_DIR stands.")] = "auto",
@@ -25,6 +28,9 @@ def launch(
         Path | None, typer.Option(help="Begin a new run with the weights of this checkpoint, as far as they fit.")
     ] = None,
     set_: SetOptions = None,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Profile some steps into RUN_DIR/profile, and show where their time goes.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Train a model; the same command again goes on from the last checkpoint."""
@@ -32,12 +38,12 @@ def launch(
     from training.checkpoint import CHECKPOINTS, newest_checkpoint
     from training.config import CONFIGS, Config
     from training.launch import Request, launch_local, launch_ray, preview_initialisation
-    from training.progress import ProgressView
+    from training.progress_view import ProgressView
 
     # As JSON, which is YAML, so that a path with ` #` in it stays what it is.
     given = [f"data.codec_weights={jsonlib.dumps(str(codec_weights))}"] if codec_weights is not None else []
     settings = load_settings(Config, find_config(CONFIGS, config) if config else None, given + (set_ or []))
-    request = Request(shards, run_dir, settings, workers, resume, init_from)
+    request = Request(shards, run_dir, settings, _worker_count(workers), resume, init_from, profile)
     if (loading := preview_initialisation(request)) is not None:
         show_loading(loading, f"{init_from}: begins with")
     with ProgressView(run_dir):
@@ -55,3 +61,11 @@ def launch(
         console.out.print(f"already trained to epoch {progress.epoch}; more with --set train.epochs=N", soft_wrap=True)
     best = f"best validation loss {progress.best_loss:.4f} in epoch {progress.best_epoch}" if progress.best_loss else ""
     console.out.print(f"{checkpoints}: epoch {progress.epoch}, step {progress.step}, {best}", soft_wrap=True)
+
+
+def _worker_count(text: str) -> int | tuple[int, int]:
+    """Read `N` or `MIN:MAX`. Raises `MisuseError`."""
+    numbers = [int(part) if part.isdigit() else 0 for part in text.split(":")]
+    if len(numbers) > 2 or min(numbers) < 1 or numbers[0] > numbers[-1]:
+        raise MisuseError(f"--workers {text}: give a number, as 4, or the fewest and the most, as 2:8")
+    return numbers[0] if len(numbers) == 1 else (numbers[0], numbers[1])

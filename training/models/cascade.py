@@ -45,11 +45,15 @@ class CascadeConfig(Settings):
 
 @dataclass(frozen=True)
 class ModelOutput:
-    """What a model made: latents [B, D, T], what its agent did, and the last stage's RMS factor [B, 1, 1]."""
+    """What a model made: latents [B, D, T] and what its agent did.
+
+    `scale` is the last stage's RMS factor, and `clamped` whether it, or one before it, was at a bound: [B, 1, 1].
+    """
 
     latents: Tensor
     agent: AgentOutput | None
     scale: Tensor
+    clamped: Tensor
 
 
 class Projection(nn.Module):
@@ -113,6 +117,10 @@ class Cascade(nn.Module):
         self.agent = agent
         self.stages = nn.ModuleList(Stage(config, (2 if k == 0 else 3) * dim, dim) for k in range(config.stages))
 
+    def compiled_parts(self) -> list[nn.Module]:
+        """What is worth compiling, and compiles as a whole."""
+        return [*self.stages, *([self.agent] if self.agent is not None else [])]
+
     def schedule(self, step: int) -> None:
         """Set what depends on how far the training is."""
         if isinstance(self.agent, MaskingAgent):
@@ -132,20 +140,18 @@ class Cascade(nn.Module):
                 decided = part(source, goal)
                 source, goal = decided.input, decided.target
         noisy_source = self._noisy(source)
-        output, scale = goal, goal.new_ones(())
+        output = scale = goal
+        clamped = torch.zeros(len(goal), 1, 1, dtype=torch.bool, device=goal.device)
         for place, stage in enumerate(self.stages):
             if place == 0:
                 added, mean = stage(noisy_source, goal), (source + goal) / 2
             else:
                 added, mean = stage(noisy_source, output, self._noisy(goal)), (source + output + goal) / 3
-            output, scale = self._level(added + self._residuals[place] * mean, source, goal)
-        return ModelOutput(output, decided, scale)
-
-    def _level(self, output: Tensor, source: Tensor, goal: Tensor) -> tuple[Tensor, Tensor]:
-        scale = ((rms(source).square() + rms(goal).square()) / 2).sqrt() / rms(output)
-        if self._config.scale_clamp is not None:
-            scale = scale.clamp(*self._config.scale_clamp)
-        return output * scale, scale
+            output = added + self._residuals[place] * mean
+            wanted = ((rms(source).square() + rms(goal).square()) / 2).sqrt() / rms(output)
+            scale = wanted if self._config.scale_clamp is None else wanted.clamp(*self._config.scale_clamp)
+            output, clamped = output * scale, clamped | (scale != wanted)
+        return ModelOutput(output, decided, scale, clamped)
 
     def _noisy(self, latents: Tensor) -> Tensor:
         """Keep the model from passing a source through: noise in training, nothing otherwise."""

@@ -14,6 +14,7 @@ class DiscriminatorConfig(Settings):
     channels: tuple[int, ...] = Field((256, 512, 512, 256), min_length=1, description="of its convolutions, in order")
     dropout: float = Field(0.3, ge=0, lt=1)
     learning_rate: float | None = Field(None, gt=0, description="null: half of the model's")
+    every: int = Field(1, ge=1, description="steps of the model for each of the discriminator's")
 
 
 class Discriminator(nn.Module):

@@ -17,6 +17,10 @@ class Single(nn.Module):
         self.layers = make_layers(config, dim)
         self.projection = Projection(config, dim, dim)
 
+    def compiled_parts(self) -> list[nn.Module]:
+        """What is worth compiling, and compiles as a whole."""
+        return [self]
+
     def schedule(self, step: int) -> None:
         """Nothing here depends on how far the training is."""
 
@@ -28,4 +32,5 @@ class Single(nn.Module):
         for layer in self.layers:
             x = layer(x)
         output: Tensor = self.projection(x) + self._residual * source
-        return ModelOutput(output, None, output.new_ones(len(output), 1, 1))
+        one = output.new_ones(len(output), 1, 1)
+        return ModelOutput(output, None, one, one == 0)
