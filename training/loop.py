@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -262,6 +263,7 @@ class Trainer:
             "steps_per_epoch": steps_per_epoch(self.dataset, self.config, self.runtime.world_size),
             "batch_size": self._batch_size,
             "world_size": self.runtime.world_size,
+            "process": os.getpid(),
             "parameters": sum(p.numel() for p in self.state.model.parameters()),
         }
 
