@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from shards.codec import load_matching_codec
+from shards.heap import keep_freed_memory
 from training.checkpoint import initialise_state, open_checkpoint, require_same_data, restore_state
 from training.config import Config
 from training.data import open_training_data
@@ -38,6 +39,8 @@ def train_rank(spec: WorkerSpec, runtime: Runtime) -> None:
     """Train as one rank, to the end."""
     if spec.threads is not None:
         torch.set_num_threads(spec.threads)
+    if runtime.device.type == "cpu":
+        keep_freed_memory()
     begun = spec.resume_from or spec.initialise_from
     checkpoint = open_checkpoint(begun) if begun is not None else None
     dataset = open_training_data(
