@@ -10,6 +10,7 @@ import torch
 
 from shards.codec import Codec, load_matching_codec
 from shards.dataset import Dataset
+from shards.heap import keep_freed_memory
 from training.checkpoint import initialise_state, newest_checkpoint, open_checkpoint, require_same_data, restore_state
 from training.config import Config
 from training.data import open_training_data
@@ -51,6 +52,8 @@ def train_rank(spec: WorkerSpec, runtime: Runtime) -> None:
     """
     if spec.threads is not None:
         torch.set_num_threads(spec.threads)
+    if runtime.device.type == "cpu":
+        keep_freed_memory()
     newest = newest_checkpoint(spec.run_dir)
     begun = newest.path if newest else spec.resume_from or spec.initialise_from
     checkpoint = open_checkpoint(begun) if begun is not None else None
