@@ -1,15 +1,11 @@
-"""The Ray job: planned shards on a pool of actors, tried again where an actor dies. The door to Ray."""
+"""The Ray job: planned shards on a pool of actors, tried again where an actor dies."""
 
 from __future__ import annotations
 
-import os
-import secrets
-import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
-from urllib.parse import urlsplit
 
 from pipeline.config import EncodeConfig
 from pipeline.destination import Destination, open_destination
@@ -18,18 +14,14 @@ from pipeline.encoder import Encoder, choose_device, make_encoder
 from pipeline.plan import ShardPlan
 from pipeline.shard import encode_shard
 from pipeline.stopping import Stop
-from shards.errors import CascadenceError, MisuseError
+from shards.cluster import connect_ray
+from shards.errors import CascadenceError
 from shards.schema import Receipt
 
 ATTEMPTS = 3
 """How often a shard is tried when its actor dies under it, and how often actors may die before they have begun."""
-OBJECT_STORE_BYTES = 200 << 20
-"""Of a private cluster; latents travel through files, so next to nothing lies in the store."""
 REPORT_SECONDS = 1.0
 """Between two reports of an actor on its shard, and between two looks at a stop."""
-
-ANSWER_SECONDS = 5
-"""That a cluster has to take a connection."""
 TRIAL_SECONDS = 120
 """That `try_ray` waits: a private cluster starts its first actor in a few."""
 
@@ -209,42 +201,3 @@ def try_ray(config: EncodeConfig) -> Reach:
         ray.kill(actor)
     seconds = time.monotonic() - began
     return Reach(int(resources.get("CPU", 0)), int(resources.get("GPU", 0)), device, room, seconds)
-
-
-def connect_ray() -> Any:
-    """Join the Ray cluster of the job or of RAY_ADDRESS, or start a private one; returns the `ray` module.
-
-    Raises `CascadenceError` where nothing answers at RAY_ADDRESS, and `MisuseError` without Ray.
-    """
-    address = os.environ.get("RAY_ADDRESS")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would call out
-    # A private cluster listens on the network, so it gets a token that nobody else knows; in the environment, since a
-    # token file would turn authentication on for later clusters here. A cluster that is joined says what it wants.
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled" if address else "token")
-    if not address:
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    try:
-        import ray
-    except ImportError:
-        raise MisuseError("ray is not installed; install cascadence[ray], or add --local") from None
-    if not ray.is_initialized():
-        options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-        if address:
-            _require_answer(address)
-        else:
-            # `local`: a cluster of somebody else on this machine is not ours to load.
-            options |= {"address": "local", "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
-        ray.init(**options)
-    return ray
-
-
-def _require_answer(address: str) -> None:
-    """See that something listens at `host:port`: Ray itself would try for many minutes, and say so at length."""
-    try:
-        place = urlsplit(address if "://" in address else f"//{address}")
-        if place.port is not None:
-            socket.create_connection((place.hostname, place.port), timeout=ANSWER_SECONDS).close()
-    except (OSError, ValueError) as error:
-        raise CascadenceError(
-            f"RAY_ADDRESS={address}: nothing answers there ({error}); correct it, or unset it for a private cluster"
-        ) from error

@@ -18,7 +18,7 @@ ONE_DOOR = {
     "soundfile": {"shards/audio.py"},
     "soxr": {"shards/audio.py"},
     "mlflow": {"training/tracking.py"},
-    "ray": {"pipeline/job.py", "training/launch.py", "training/worker.py"},
+    "ray": {"shards/cluster.py", "training/launch.py", "training/worker.py"},
     "safetensors": {"training/checkpoint.py", "shards/codec/weights.py"},
     "fsspec": {"shards/store.py"},
     "filelock": {"shards/store.py", "pipeline/claim.py"},

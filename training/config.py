@@ -25,6 +25,7 @@ class TrainConfig(Settings):
     epochs: int = Field(100, ge=1)
     seed: int = Field(42, ge=0)
     audio_crop_seconds: float | None = Field(2.0, gt=0, description="audio losses on a random crop; null: all of it")
+    device: Literal["auto", "cpu", "gpu"] = Field("auto", description="auto: GPUs where there are any")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 on a GPU, fp32 on a CPU")
     compile: bool | None = Field(None, description="torch.compile of the stages and the agent; null: on a GPU")
     accumulate: int = Field(1, ge=1, description="batches whose gradients make one step")

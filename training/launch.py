@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from typing import Any
 
 import torch
 
+from shards.cluster import connect_ray, is_private, require_lasting
 from shards.codec import load_matching_codec
 from shards.dataset import Dataset
 from shards.errors import CascadenceError, ConfigError, Interrupted, MisuseError
@@ -22,7 +22,7 @@ from shards.store import is_url
 from training.checkpoint import Checkpoint, initialise_state, newest_checkpoint, open_checkpoint, require_same_data
 from training.config import Config
 from training.data import open_training_data
-from training.runtime import local_runtime
+from training.runtime import local_runtime, under_torchrun
 from training.state import new_state
 from training.stopping import EXIT_CODES, StopNote
 from training.tracking import MlflowRun, end_mlflow, log_file, mlflow_available, start_mlflow
@@ -30,8 +30,6 @@ from training.weights import LoadReport
 from training.worker import WorkerSpec, ray_worker, train_rank
 
 RUN_RECORD = "run.json"
-OBJECT_STORE_BYTES = 200 << 20
-"""Of a private cluster; batches come from files, so next to nothing lies in the store."""
 
 
 @dataclass(frozen=True)
@@ -69,30 +67,38 @@ def launch_local(request: Request) -> Checkpoint | None:
     """
     if request.workers != 1:
         raise MisuseError("--local trains in this one process; leave out --workers, or leave out --local")
-    runtime = local_runtime()
-    resumed, dataset = _prepare(request, runtime.world_size, writes=runtime.leads)
-    if _finished(resumed, request.config):
-        return resumed
-    if not runtime.leads:
-        with StopNote(request.run_dir).on_signals():
-            train_rank(_worker_spec(request, resumed, None, None), runtime)
-        return resumed
-    with _tracked(request, dataset, runtime.world_size) as mlflow, _stoppable(request):
-        train_rank(_worker_spec(request, resumed, None, mlflow), runtime)
+    with local_runtime(request.config.train.device) as runtime:
+        resumed, dataset = _prepare(request, runtime.world_size)
+        if _finished(resumed, request.config):
+            return resumed
+        # torchrun passes a signal on that its ranks have heard themselves, as Ctrl-C: that is no second one.
+        impatient = runtime.world_size == 1
+        if not runtime.leads:
+            with StopNote(request.run_dir).on_signals(impatient=impatient):
+                train_rank(_worker_spec(request, resumed, None), runtime)
+            return resumed
+        _write_config(request)
+        with (
+            _stoppable(request, impatient=impatient) as note,
+            _tracked(request, dataset, runtime.world_size, note) as mlflow,
+        ):
+            train_rank(_worker_spec(request, resumed, mlflow), runtime)
     return resumed
 
 
 def launch_ray(request: Request) -> Checkpoint | None:
     """Train with `workers` Ray Train workers, on GPUs where the cluster has them; see `launch_local`."""
+    if under_torchrun():
+        raise MisuseError("torchrun has started the workers; add --local, or leave torchrun out and give --workers")
+    require_lasting(request.run_dir, "--run-dir")
     resumed, dataset = _prepare(request, request.most)
     if _finished(resumed, request.config):
         return resumed
     ray = connect_ray(request.most)
-    with _tracked(request, dataset, request.most) as mlflow, _stoppable(request):
-        resources = ray.cluster_resources()
-        use_gpu = resources.get("GPU", 0) >= request.fewest
-        threads = None if use_gpu else max(1, (os.cpu_count() or 1) // request.most)
-        _fit(request, _worker_spec(request, resumed, threads, mlflow), use_gpu)
+    use_gpu = _use_gpus(request, ray.cluster_resources().get("GPU", 0))
+    _write_config(request)
+    with _stoppable(request) as note, _tracked(request, dataset, request.most, note) as mlflow:
+        _fit(request, _worker_spec(request, resumed, mlflow), use_gpu)
     return resumed
 
 
@@ -107,31 +113,19 @@ def preview_initialisation(request: Request) -> LoadReport | None:
     return initialise_state(checkpoint, new_state(request.config, checkpoint.record.codec.dim, torch.device("cpu")))
 
 
-def connect_ray(workers: int) -> Any:
-    """Join the Ray cluster of the job or of RAY_ADDRESS, or start a private one; returns the `ray` module."""
-    private = not os.environ.get("RAY_ADDRESS")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would call out
-    # A private cluster listens on the network, so it gets a token that nobody else knows; in the environment, since a
-    # token file would turn authentication on for later clusters here. A cluster that is joined says what it wants.
-    os.environ.setdefault("RAY_AUTH_MODE", "token" if private else "disabled")
-    if private:
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
-    # A run's end is noticed at the controller's next look; its own default is two seconds.
-    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
-    try:
-        import ray
-    except ImportError:
-        raise MisuseError("ray is not installed; install cascadence[ray], or add --local") from None
-    if not ray.is_initialized():
-        options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-        if private:
-            # `local`: a cluster of somebody else on this machine is not ours to load. More workers than cores are
-            # slow, but they train; without a place for each Ray would wait for ever.
-            options |= {"address": "local", "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
-            options |= {"num_cpus": max(os.cpu_count() or 1, workers)}
-        ray.init(**options)
-    return ray
+def _use_gpus(request: Request, gpus: float) -> bool:
+    """Decide whether each worker takes a GPU; a cluster that can grow may have them only when they are asked for.
+
+    Raises `MisuseError` where there are too few.
+    """
+    device = request.config.train.device
+    if device == "cpu" or (device == "auto" and gpus == 0):
+        return False
+    if gpus < request.fewest and (device == "auto" or is_private()):
+        raise MisuseError(
+            f"--workers {request.fewest}: each takes a GPU, and there are {gpus:.0f}; lower it, or choose with --device"
+        )
+    return True
 
 
 def _fit(request: Request, spec: WorkerSpec, use_gpu: bool) -> None:
@@ -146,12 +140,20 @@ def _fit(request: Request, spec: WorkerSpec, use_gpu: bool) -> None:
         def _register_sigint_handler(self, controller: object) -> None:
             pass
 
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
+    # A run's end is noticed at the controller's next look; its own default is two seconds.
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
     logging.getLogger("ray.train").setLevel(logging.ERROR)
     trainer = Trainer(
         ray_worker,
         train_loop_config={"spec": spec},
         torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
-        scaling_config=ScalingConfig(num_workers=request.workers, use_gpu=use_gpu),  # type: ignore[arg-type]
+        scaling_config=ScalingConfig(
+            num_workers=request.workers,  # type: ignore[arg-type]
+            use_gpu=use_gpu,
+            # GPUs talk much, and do so best within a machine; on CPUs each worker wants a machine's cores for itself.
+            placement_strategy="PACK" if use_gpu else "SPREAD",
+        ),
         # Ray resumes by name, silently: a name of its own for each launch leaves resuming to our checkpoints.
         run_config=RunConfig(
             name=f"launch-{os.getpid()}-{os.urandom(4).hex()}",
@@ -178,8 +180,8 @@ def _cause(error: Exception) -> CascadenceError:
     return CascadenceError(f"a training worker failed: {last}; --debug shows all of it, the same command goes on")
 
 
-def _prepare(request: Request, world_size: int, *, writes: bool = True) -> tuple[Checkpoint | None, Dataset]:
-    """Check all that can be checked before a worker starts, and write the run directory's documents."""
+def _prepare(request: Request, world_size: int) -> tuple[Checkpoint | None, Dataset]:
+    """Check all that can be checked before a worker starts."""
     resumed = _resume_point(request)
     begun = resumed or (open_checkpoint(request.initialise_from) if request.initialise_from else None)
     dataset = open_training_data(
@@ -192,10 +194,11 @@ def _prepare(request: Request, world_size: int, *, writes: bool = True) -> tuple
             raise ConfigError(
                 f"{resumed.path}: was trained with another `model` section; give the same one, or another --run-dir"
             )
-    if writes:
-        request.run_dir.mkdir(parents=True, exist_ok=True)
-        write_bytes(request.run_dir / "config.yaml", dump_yaml(request.config).encode())
     return resumed, dataset
+
+
+def _write_config(request: Request) -> None:
+    write_bytes(request.run_dir / "config.yaml", dump_yaml(request.config).encode())
 
 
 def _resume_point(request: Request) -> Checkpoint | None:
@@ -220,23 +223,28 @@ def _finished(resumed: Checkpoint | None, config: Config) -> bool:
     return resumed is not None and resumed.progress.epoch >= config.train.epochs
 
 
-def _worker_spec(
-    request: Request, resumed: Checkpoint | None, threads: int | None, mlflow: MlflowRun | None
-) -> WorkerSpec:
+def _worker_spec(request: Request, resumed: Checkpoint | None, mlflow: MlflowRun | None) -> WorkerSpec:
     return WorkerSpec(
-        config=request.config,
+        config=_absolute(request.config),
         shards=request.shards if is_url(request.shards) else str(Path(request.shards).resolve()),
         run_dir=request.run_dir.resolve(),
         resume_from=resumed.path.resolve() if resumed else None,
         initialise_from=request.initialise_from.resolve() if request.initialise_from and not resumed else None,
-        threads=threads,
         mlflow=mlflow,
         profile=request.profile,
     )
 
 
+def _absolute(config: Config) -> Config:
+    """Give the codec's weights a path that a worker understands: Ray Train changes its working directory."""
+    if config.data.codec_weights is None:
+        return config
+    weights = str(Path(config.data.codec_weights).expanduser().absolute())
+    return config.model_copy(update={"data": config.data.model_copy(update={"codec_weights": weights})})
+
+
 @contextmanager
-def _tracked(request: Request, dataset: Dataset, workers: int) -> Iterator[MlflowRun | None]:
+def _tracked(request: Request, dataset: Dataset, workers: int, note: StopNote) -> Iterator[MlflowRun | None]:
     """Own the MLflow run: made or taken up before the workers start, ended truthfully whatever becomes of them."""
     tracking = request.config.tracking
     if not (tracking.mlflow and mlflow_available()):
@@ -253,8 +261,8 @@ def _tracked(request: Request, dataset: Dataset, workers: int) -> Iterator[Mlflo
     status = "FAILED"
     try:
         yield run
-        status = "FINISHED"
-    except (KeyboardInterrupt, Interrupted):
+        status = "KILLED" if note.read() else "FINISHED"
+    except KeyboardInterrupt:
         status = "KILLED"
         raise
     finally:
@@ -262,16 +270,16 @@ def _tracked(request: Request, dataset: Dataset, workers: int) -> Iterator[Mlflo
 
 
 @contextmanager
-def _stoppable(request: Request) -> Iterator[None]:
+def _stoppable(request: Request, *, impatient: bool = True) -> Iterator[StopNote]:
     """Ask the ranks to save and stop when a signal comes, and put into words what is kept.
 
-    A second Ctrl-C does not wait for them. Raises `Interrupted`.
+    A second Ctrl-C does not wait for them, where `impatient`. Raises `Interrupted`.
     """
     note = StopNote(request.run_dir)
     note.clear()
     try:
-        with note.on_signals():
-            yield
+        with note.on_signals(impatient=impatient):
+            yield note
         code = note.read()
     except KeyboardInterrupt:
         code = EXIT_CODES[signal.SIGINT]

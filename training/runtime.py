@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+
+from shards.errors import MisuseError
 
 
 @dataclass(frozen=True)
@@ -68,18 +73,35 @@ class Runtime:
         return int(wishes)
 
 
-def local_runtime() -> Runtime:
-    """Be the only rank, on the GPU where there is one; or one of those that torchrun started."""
+def under_torchrun() -> bool:
+    """Whether torchrun started this process."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
+def local_rank() -> int:
+    """Give the rank of this process among those that torchrun started; 0 where nobody started several."""
+    return int(os.environ.get("RANK", "0"))
+
+
+@contextmanager
+def local_runtime(device: Literal["auto", "cpu", "gpu"] = "auto") -> Iterator[Runtime]:
+    """Be the only rank, on a GPU where there is one, or one of those that torchrun started.
+
+    Raises `MisuseError` where a GPU is wanted and there is none.
+    """
+    gpu = device != "cpu" and torch.cuda.is_available()
+    if device == "gpu" and not gpu:
+        raise MisuseError("--device gpu: this machine has no GPU that torch can use; choose --device cpu")
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
-    gpu = torch.cuda.is_available()
     if world_size == 1:
-        return Runtime(0, 1, torch.device("cuda" if gpu else "cpu"))
-    device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if gpu else torch.device("cpu")
+        yield Runtime(0, 1, torch.device("cuda" if gpu else "cpu"))
+        return
+    place = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if gpu else torch.device("cpu")
     if gpu:
-        torch.cuda.set_device(device)
-    if not dist.is_initialized():
-        dist.init_process_group("nccl" if gpu else "gloo")
-    return grouped_runtime(int(os.environ["RANK"]), world_size, device)
+        torch.cuda.set_device(place)
+    dist.init_process_group("nccl" if gpu else "gloo")
+    yield grouped_runtime(local_rank(), world_size, place)
+    dist.destroy_process_group()  # not after an error: another rank may wait in a collective, and this would, too
 
 
 def grouped_runtime(rank: int, world_size: int, device: torch.device) -> Runtime:

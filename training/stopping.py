@@ -41,18 +41,24 @@ class StopNote:
         self._path.unlink(missing_ok=True)
 
     @contextmanager
-    def on_signals(self) -> Iterator[None]:
-        """Write the note on SIGINT, SIGTERM and SIGUSR1; a second SIGINT stops at once, as `KeyboardInterrupt`.
+    def on_signals(self, *, impatient: bool = True) -> Iterator[None]:
+        """Write the note on the first SIGINT, SIGTERM or SIGUSR1; where `impatient`, a SIGINT after it stops at once.
 
-        Outside the main thread, where Python gives none, nothing happens.
+        That is a `KeyboardInterrupt`. Outside the main thread, where Python gives none, nothing happens.
         """
         if threading.current_thread() is not threading.main_thread():
             yield
             return
 
+        asked = False
+
         def heard(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signature of a handler
-            if number == signal.SIGINT and self.read():
-                raise KeyboardInterrupt
+            nonlocal asked
+            if asked:  # by a signal, perhaps one whose note is being written: SLURM and its script both send SIGTERM
+                if impatient and number == signal.SIGINT:
+                    raise KeyboardInterrupt
+                return
+            asked = True
             self.write(EXIT_CODES[signal.Signals(number)])
 
         before = {number: signal.signal(number, heard) for number in EXIT_CODES}

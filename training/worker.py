@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -28,7 +30,7 @@ PROFILE = "profile"
 
 @dataclass(frozen=True)
 class WorkerSpec:
-    """What every rank is told: configuration, absolute paths, where to go on from, and how many threads to use.
+    """What every rank is told: configuration, absolute paths, and where to go on from.
 
     `shards` may be a URL. `resume_from` is where a run begins that has no checkpoint of its own yet, and
     `initialise_from` a checkpoint whose weights a new one begins with.
@@ -39,7 +41,6 @@ class WorkerSpec:
     run_dir: Path
     resume_from: Path | None
     initialise_from: Path | None
-    threads: int | None
     mlflow: MlflowRun | None
     profile: bool = False
 
@@ -50,8 +51,6 @@ def train_rank(spec: WorkerSpec, runtime: Runtime) -> None:
     It goes on from the newest checkpoint of the run, whoever wrote it: so a worker that died is followed by one that
     knows what it knew.
     """
-    if spec.threads is not None:
-        torch.set_num_threads(spec.threads)
     if runtime.device.type == "cpu":
         keep_freed_memory()
     newest = newest_checkpoint(spec.run_dir)
@@ -90,12 +89,22 @@ def _make_trainer(spec: WorkerSpec, runtime: Runtime, dataset: Dataset, codec: C
 
 def ray_worker(options: dict[str, WorkerSpec]) -> None:
     """Be a Ray Train worker: take rank, world size and device from Ray, and train."""
+    import ray
     import ray.train
     import ray.train.torch
 
     context = ray.train.get_context()
+    # Ray itself leaves a worker one thread, however many cores its machine has.
+    torch.set_num_threads(max(1, _cores(ray) // context.get_local_world_size()))
     device = ray.train.torch.get_device()
     train_rank(options["spec"], grouped_runtime(context.get_world_rank(), context.get_world_size(), device))
+
+
+def _cores(ray: Any) -> int:
+    """Count the cores of this node: those that Ray knows of, which in a container are fewer than the machine's."""
+    here = ray.get_runtime_context().get_node_id()
+    (node,) = (node for node in ray.nodes() if node["NodeID"] == here)
+    return min(int(node["Resources"].get("CPU", 1)), os.cpu_count() or 1)
 
 
 def _sinks(spec: WorkerSpec, step: int) -> list[Sink]:

@@ -22,6 +22,7 @@ from pipeline.cli.options import (
 )
 from pipeline.stopping import Stop
 from shards import console
+from shards.cluster import require_lasting
 from shards.console import Json, SetOptions
 from shards.errors import Interrupted, MisuseError
 
@@ -61,9 +62,12 @@ def encode(
     from pipeline.encode import encode_dataset, encode_locally
     from pipeline.job import encode_with_ray
     from pipeline.pairing import read_pairs
+    from shards.store import is_url
 
     if only and overwrite:
         raise MisuseError("--only and --overwrite contradict each other; leave one of them out")
+    if not is_url(out):
+        require_lasting(Path(out), "--out")
     options = codec_options(codec, codec_weights, codec_allow_unknown_weights) | {
         "output.latents": latents,
         "output.audio": audio,

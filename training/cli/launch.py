@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json as jsonlib
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -21,7 +21,12 @@ def launch(
     workers: Annotated[
         str, typer.Option(metavar="N|MIN:MAX", help="Ray Train workers: one a GPU, or CPU processes.")
     ] = "1",
-    local: Annotated[bool, typer.Option("--local", help="Train in this process, without Ray.")] = False,
+    local: Annotated[
+        bool, typer.Option("--local", help="Train in this process, without Ray, or as one of torchrun's.")
+    ] = False,
+    device: Annotated[
+        Literal["auto", "cpu", "gpu"] | None, typer.Option(help="auto unless set: GPUs where there are any.")
+    ] = None,
     codec_weights: Annotated[Path | None, typer.Option(help="EnCodec's weights file.")] = None,
     resume: Annotated[str, typer.Option(metavar="auto|never|PATH", help="auto goes on where RUN_DIR stands.")] = "auto",
     init_from: Annotated[
@@ -39,11 +44,16 @@ def launch(
     from training.config import CONFIGS, Config
     from training.launch import Request, launch_local, launch_ray, preview_initialisation
     from training.progress_view import ProgressView
+    from training.runtime import local_rank
 
     # As JSON, which is YAML, so that a path with ` #` in it stays what it is.
     given = [f"data.codec_weights={jsonlib.dumps(str(codec_weights))}"] if codec_weights is not None else []
+    given += [f"train.device={device}"] if device is not None else []
     settings = load_settings(Config, find_config(CONFIGS, config) if config else None, given + (set_ or []))
     request = Request(shards, run_dir, settings, _worker_count(workers), resume, init_from, profile)
+    if local and local_rank() > 0:
+        launch_local(request)  # rank 0 speaks for all
+        return
     if (loading := preview_initialisation(request)) is not None:
         show_loading(loading, f"{init_from}: begins with")
     with ProgressView(run_dir):
