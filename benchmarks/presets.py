@@ -18,8 +18,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from training.events import METRICS, Event, read_events
 from training.health import examine_run
-from training.tracking import METRICS, Event, read_events
 
 PRESETS = ("masking", "push_complementarity", "compositional")
 CURVES = {

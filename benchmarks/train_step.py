@@ -33,13 +33,13 @@ from shards.codec import Codec, load_codec
 from shards.reader import Batch
 from shards.settings import find_config, load_settings
 from training.config import CONFIGS, Config
+from training.events import METRICS, read_events
 from training.losses import AudioCrops
 from training.losses.modulation import segments_for
 from training.models.masking_agent import MaskingAgent, MaskingOutput
 from training.runtime import Runtime
 from training.state import new_state
 from training.step import Step
-from training.tracking import METRICS, read_events
 
 BATCH, DIM, FRAMES = 2, 128, 1200
 RECIPES = {

@@ -21,7 +21,7 @@ from pipeline.cli.app import app as pipeline_app
 from shards import open_dataset
 from shards.console import run
 from training.checkpoint import load_model
-from training.tracking import read_events
+from training.events import read_events
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.slow
@@ -85,7 +85,8 @@ def test_mlflow_holds_one_finished_run_with_its_curves(line: Path) -> None:
     history = client.get_metric_history(found.info.run_id, "val/loss/total")
     told = [e["val/loss/total"] for e, _ in read_events(line / "run" / "metrics.jsonl") if e["event"] == "epoch"]
     assert [point.value for point in history] == pytest.approx(told)
-    assert [artifact.path for artifact in client.list_artifacts(found.info.run_id)] == ["config.yaml"]
+    kept = [artifact.path for artifact in client.list_artifacts(found.info.run_id)]
+    assert kept == ["config.yaml", "health.json", "samples"]
 
 
 def test_generated_audio_is_music_and_no_copy(line: Path) -> None:

@@ -16,7 +16,7 @@ from command import run_training
 from make_data import make_dataset
 
 from training.checkpoint import newest_checkpoint, open_checkpoint
-from training.tracking import read_events
+from training.events import read_events
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_cluster")]
 SMALL = [

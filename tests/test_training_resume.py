@@ -18,7 +18,7 @@ from make_data import make_dataset
 
 from training.checkpoint import newest_checkpoint, open_checkpoint
 from training.stopping import STOP
-from training.tracking import read_events
+from training.events import read_events
 
 ROOT = Path(__file__).parents[1]
 SMALL = [

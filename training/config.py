@@ -15,6 +15,7 @@ from training.models.build import AGENT_LOSSES, ModelConfig
 from training.models.discriminator import DiscriminatorConfig
 from training.optim import OptimizerConfig
 from training.schedule import ScheduleConfig
+from training.tracking import TrackingConfig
 
 CONFIGS = Path(__file__).parent / "configs"
 
@@ -40,14 +41,6 @@ class TrainConfig(Settings):
     def compiles(self, device: str) -> bool:
         """Whether the model is compiled on this kind of device."""
         return device == "cuda" if self.compile is None else self.compile
-
-
-class TrackingConfig(Settings):
-    """Where a run is watched, beside its metrics.jsonl."""
-
-    mlflow: bool = Field(True, description="log to MLflow, where it is installed")
-    experiment: str = "cascadence"
-    store: str | None = Field(None, description="MLflow's store; else MLFLOW_TRACKING_URI, else RUN_DIR/mlflow.db")
 
 
 class Config(Settings):

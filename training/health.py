@@ -9,7 +9,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any, Literal
 
 from shards.files import write_json
-from training.tracking import Event, read_events
+from training.events import Event
 
 if TYPE_CHECKING:
     from training.step import Step
@@ -258,7 +258,10 @@ class HealthMonitor:
         self._dead: list[str] = []
 
     def hear(self, event: Event) -> list[Event]:
-        """Take an event; gives it back, followed by an `alert` for each rule that has turned red."""
+        """Take an event; gives it back, followed by an `alert` for each rule that has turned red.
+
+        Where the rules were applied, the event names the red ones, under `red`.
+        """
         self._events.append(event)
         if event["event"] not in {"epoch", "rollback", "failed"}:
             return [event]
@@ -268,7 +271,7 @@ class HealthMonitor:
         new, self._red = red - self._red, red
         place = {name: event[name] for name in ("step", "epoch", "time")}
         alerts = [{"event": "alert", **place, **asdict(f)} for f in findings if f.rule in new]
-        return [event, *alerts]
+        return [event | {"red": red_rules(findings)}, *alerts]
 
     def see_gradients(self, step: Step, *, last: bool) -> None:
         """Look at each weight's gradient, now and then in an epoch; the last look of an epoch tells what is dead."""
@@ -285,15 +288,15 @@ class HealthMonitor:
 
 def report(findings: Sequence[Finding], at: Mapping[str, Any]) -> dict[str, Any]:
     """Put findings into the form of `health.json`."""
-    red = [finding.rule for finding in findings if finding.verdict == "red"]
+    red = list(red_rules(findings))
     return {"step": at["step"], "epoch": at["epoch"], "red": red, "rules": [asdict(finding) for finding in findings]}
+
+
+def red_rules(findings: Sequence[Finding]) -> dict[str, str]:
+    """Name the red rules, each with what it looked at and its mend."""
+    return {f.rule: f"{f.value}; {f.mend}" for f in findings if f.verdict == "red"}
 
 
 def examine_run(events: Sequence[Event]) -> list[Finding]:
     """Judge a run by its events, anew."""
     return examine(History.of(events))
-
-
-def read_history(path: Path, until_step: int) -> list[Event]:
-    """Read the events of a run up to a step."""
-    return [event for event, _ in read_events(path) if event["step"] <= until_step]

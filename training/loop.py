@@ -17,6 +17,7 @@ from shards.reader import Batch, Loader
 from training.checkpoint import CHECKPOINTS, CheckpointRecord, newest_checkpoint, restore_state, save_checkpoint
 from training.config import Config
 from training.data import rank_batch
+from training.events import Sink
 from training.feed import Waiting, on_device
 from training.health import HealthMonitor
 from training.metrics import MetricMeans
@@ -26,7 +27,6 @@ from training.schedule import after_epoch
 from training.state import TrainState
 from training.step import Step
 from training.stopping import StopNote
-from training.tracking import Sink
 
 SKIPS, ROLLBACKS = 3, 3
 """Steps in a row that may be skipped before the training goes back, and how often it may go back."""
@@ -48,8 +48,8 @@ class _Unsound(Exception):
 class Preview(Protocol):
     """Makes pieces from held-out pairs now and then, so that one can hear how a training goes."""
 
-    def make(self, epoch: int) -> None:
-        """Make the pieces of an epoch."""
+    def make(self, epoch: int, *, last: bool) -> list[Path]:
+        """Make the pieces of an epoch, where it is their turn; gives the folders that they lie in."""
 
 
 class Profiler(Protocol):
@@ -57,6 +57,9 @@ class Profiler(Protocol):
 
     def step(self) -> None:
         """A step has ended."""
+
+    def close(self) -> None:
+        """The last step has ended."""
 
 
 @dataclass
@@ -214,8 +217,18 @@ class Trainer:
         for name, wanted in (("last", True), ("best", better), (f"epoch_{epoch:04d}", kept)):
             if wanted:
                 self._save(name, judged)
-        if self.preview is not None:
-            self.preview.make(epoch)
+        self._make_samples(epoch)
+
+    def _make_samples(self, epoch: int) -> None:
+        if self.preview is None:
+            return
+        try:
+            folders = self.preview.make(epoch, last=self._finished())
+        except Exception as error:  # a full disk, no memory left, numbers that are none: no reason to end a training
+            self._log("warning", {}, text=f"no samples of epoch {epoch}: {' '.join(str(error).split())}")
+            return
+        if folders:
+            self._log("samples", {}, folders=[folder.relative_to(self.run_dir).as_posix() for folder in folders])
 
     def _roll_back(self, batches: Sequence[Batch]) -> None:
         """Go back to the last good checkpoint at half the rate; after too many returns, say where it began and end."""

@@ -81,6 +81,7 @@ class Step:
         state.model.schedule(state.progress.step)
         self._model.train()
         factor = rate_factor(config.schedule, state.progress, self._total_steps)
+        rate = config.optimizer.learning_rate * factor
         state.optimizer.zero_grad(set_to_none=True)
         judged: list[_Judged] = []
         with _kept_where_not_finite(state.model) as keep:
@@ -93,13 +94,13 @@ class Step:
                 norms = gradient_norms(self._parts)
                 counted = norms["norm"].isfinite().float()
                 clip_gradients(config.optimizer, self._parts, norms)
-                step_if_finite(state.optimizer, counted, config.optimizer.learning_rate * factor)
+                step_if_finite(state.optimizer, counted, rate)
             keep(counted)
         self._skipped = (self._skipped + 1) * (1 - counted)
         if state.average is not None:
             state.average.update_parameters(state.model)
         metrics = self._describe(judged[-1]) | {f"gradient/{name}": norm for name, norm in norms.items()}
-        metrics |= {"gradient/norm_max": norms["norm"], "speed/learning_rate": norms["norm"].new_tensor(0.0) + factor}
+        metrics |= {"gradient/norm_max": norms["norm"], "optimizer/learning_rate": norms["norm"].new_full((), rate)}
         if state.adversary is not None and state.progress.step % config.discriminator.every == 0:
             metrics |= self._train_adversary(state.adversary, judged, counted, factor)
         return StepResult(metrics, counted)
@@ -113,10 +114,11 @@ class Step:
         """
         model = self._state.judged
         model.eval()
-        source, goal = self._latents(batch)
-        with self._precision():
-            output: ModelOutput = model(source, goal)
-        return self._describe(self._listen(output, source, goal, (0, source.shape[2]), None))
+        with record_function("evaluate"):
+            source, goal = self._latents(batch)
+            with self._precision():
+                output: ModelOutput = model(source, goal)
+            return self._describe(self._listen(output, source, goal, (0, source.shape[2]), None))
 
     def skipped_in_a_row(self) -> int:
         """Count the skips since the last step that counted; waits for the device."""

@@ -12,6 +12,7 @@ from shards import console
 from shards.console import Json, SetOptions
 from shards.errors import MisuseError
 from training.cli.loading import show_loading
+from training.cli.profile import show_account
 
 
 def launch(
@@ -43,6 +44,7 @@ def launch(
     from training.checkpoint import CHECKPOINTS, newest_checkpoint
     from training.config import CONFIGS, Config
     from training.launch import Request, launch_local, launch_ray, preview_initialisation
+    from training.profiling import PROFILE, read_account
     from training.progress_view import ProgressView
     from training.runtime import local_rank
 
@@ -62,15 +64,21 @@ def launch(
     assert newest is not None, "a finished run has a checkpoint"
     progress = newest.progress
     checkpoints = run_dir / CHECKPOINTS
+    account = read_account(run_dir) if profile else None
     if json:
         facts = {"best_loss": progress.best_loss, "best_epoch": progress.best_epoch, "checkpoints": str(checkpoints)}
         went_on = str(resumed.path) if resumed else None
+        facts |= {"profile": str(run_dir / PROFILE)} if account else {}
         console.print_json({"epoch": progress.epoch, "step": progress.step, "resumed_from": went_on, **facts})
         return
     if resumed is not None and resumed.progress.epoch >= settings.train.epochs:
         console.out.print(f"already trained to epoch {progress.epoch}; more with --set train.epochs=N", soft_wrap=True)
     best = f"best validation loss {progress.best_loss:.4f} in epoch {progress.best_epoch}" if progress.best_loss else ""
     console.out.print(f"{checkpoints}: epoch {progress.epoch}, step {progress.step}, {best}", soft_wrap=True)
+    if account is not None:
+        show_account(account, run_dir / PROFILE)
+    elif profile:
+        console.out.print("--profile: the run ended before a step was measured; train longer", soft_wrap=True)
 
 
 def _worker_count(text: str) -> int | tuple[int, int]:
