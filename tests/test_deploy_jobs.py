@@ -15,7 +15,7 @@ from ray_head import STOP_SECONDS, Head, ray_head
 
 from shards.audit import verify
 from training.checkpoint import open_checkpoint
-from training.tracking import read_events
+from training.events import read_events
 
 pytestmark = pytest.mark.slow
 

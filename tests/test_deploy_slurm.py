@@ -14,7 +14,7 @@ from slurm import PATIENCE_SECONDS, SCRIPTS, Slurm, until
 
 from shards.audit import verify
 from training.checkpoint import open_checkpoint
-from training.tracking import read_events
+from training.events import read_events
 
 PAIRS = 56
 """Of 8 recordings of 8 s, each window with the next one."""
