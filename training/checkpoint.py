@@ -143,12 +143,13 @@ def restore_state(checkpoint: Checkpoint, state: TrainState) -> None:
     state.progress = checkpoint.progress
 
 
-def initialise_state(checkpoint: Checkpoint, state: TrainState) -> LoadReport:
-    """Begin a new training with what fits of a checkpoint's weights; returns what became of each tensor."""
-    report = load_partially(state.model, checkpoint.weights())
-    if state.adversary is not None and checkpoint.has(DISCRIMINATOR):
-        load_partially(state.adversary.discriminator, checkpoint.weights(DISCRIMINATOR))
-    return report
+def initialise_state(checkpoint: Checkpoint, state: TrainState) -> dict[str, LoadReport]:
+    """Begin a new training with what fits of a checkpoint's weights; returns what became of each part's tensors."""
+    reports = {MODEL: load_partially(state.model, checkpoint.weights())}
+    if state.adversary is not None:
+        judge = checkpoint.weights(DISCRIMINATOR) if checkpoint.has(DISCRIMINATOR) else {}
+        reports[DISCRIMINATOR] = load_partially(state.adversary.discriminator, judge)
+    return reports
 
 
 def require_same_data(checkpoint: Checkpoint, fingerprint: str) -> None:

@@ -38,8 +38,7 @@ def launch(
     given = [f"data.codec_weights={jsonlib.dumps(str(codec_weights))}"] if codec_weights is not None else []
     settings = load_settings(Config, find_config(CONFIGS, config) if config else None, given + (set_ or []))
     request = Request(shards, run_dir, settings, workers, resume, init_from)
-    if (loading := preview_initialisation(request)) is not None:
-        show_loading(loading, f"{init_from}: begins with")
+    show_loading(init_from, preview_initialisation(request))
     with ProgressView(run_dir):
         resumed = (launch_local if local else launch_ray)(request)
     newest = newest_checkpoint(run_dir)
