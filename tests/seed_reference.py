@@ -1,4 +1,4 @@
-"""What the seeds' own implementation computes: its numbers in `data/`, the weights and inputs that gave them, its files.
+"""What the seeds' own implementation computes: its numbers, the weights and inputs that gave them, and its files.
 
 Weights and inputs are drawn by a formula from their names, so that next to nothing has to be stored.
 """
@@ -62,7 +62,12 @@ def model_config(name: str) -> ModelConfig:
 
 
 def state_dict(model: str) -> dict[str, Tensor]:
-    """The seeds' state dict of a model, under their keys."""
+    """The seeds' state dict of a model, under their keys; the caller's own, to change."""
+    return {key: weight.clone() for key, weight in _state_dict(model).items()}
+
+
+@cache
+def _state_dict(model: str) -> dict[str, Tensor]:
     kinds = FACTS["state_dicts"][model]
     weights = {key: _drawn(key, tuple(shape), kind) for key, (shape, kind) in kinds.items() if kind != "svd"}
     for key, (_, kind) in kinds.items():
@@ -136,6 +141,6 @@ def write(path: Path, saved: object) -> Path:
 def _optimizer() -> dict[str, Any]:
     weight = torch.nn.Parameter(torch.ones(3))
     optimizer = torch.optim.AdamW([weight], lr=1e-4)
-    weight.sum().backward()
+    weight.grad = torch.ones(3)
     optimizer.step()
     return optimizer.state_dict()

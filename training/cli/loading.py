@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,8 @@ def show_loading(source: object, parts: Mapping[str, LoadReport]) -> None:
             f"{len(report.kept)} tensors kept, {len(report.reinitialised)} re-initialised, "
             f"{len(report.dropped)} dropped"
         )
-        _say(f"{source}: {report.share:.1%} of the {part}: {counts}")
+        share = math.floor(1000 * report.share) / 10  # never 100 where anything is missing
+        _say(f"{source}: {share:.1f}% of the {part}: {counts}")
         for name, reason in report.reinitialised.items():
             _say(f"  re-initialised: {name} ({reason})")
         for name in report.dropped:
