@@ -19,7 +19,7 @@ from shards.errors import CascadenceError, DatasetError
 from shards.schema import CodecSpec
 from shards.settings import load_settings
 from training.checkpoint import CheckpointRecord, open_checkpoint, save_checkpoint
-from training.cli import app
+from training.cli.app import app
 from training.config import Config
 from training.generate import SourcePair, describe, generate, pairs_from_shards, soft_limit
 from training.models.build import build_model

@@ -17,7 +17,7 @@ from make_data import make_dataset
 from shards.console import run
 from shards.schema import CodecSpec
 from training.checkpoint import load_model, newest_checkpoint
-from training.cli import app
+from training.cli.app import app
 from training.tracking import read_events
 
 ROOT = Path(__file__).parents[1]

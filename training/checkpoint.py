@@ -112,9 +112,12 @@ def open_checkpoint(path: Path | str) -> Checkpoint:
         )
     try:
         record = CheckpointRecord.model_validate(content)
-        config = validate(Config, yaml.safe_load((folder / "config.yaml").read_text()), str(folder / "config.yaml"))
-    except (ValidationError, OSError, yaml.YAMLError) as error:
-        raise CascadenceError(f"{folder}: can't be read ({error}); use another one of {folder.parent}") from None
+        Progress.from_json(record.progress)
+        text = (folder / "config.yaml").read_text(encoding="utf-8")
+        config = validate(Config, yaml.safe_load(text), str(folder / "config.yaml"))
+    except (ValidationError, KeyError, OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        what = " ".join(f"{type(error).__name__}: {error}".split())
+        raise CascadenceError(f"{folder}: can't be read ({what}); use another one of {folder.parent}") from None
     return Checkpoint(folder, config, record)
 
 
@@ -188,9 +191,9 @@ def _restore_optimizer(checkpoint: Checkpoint, part: str, optimizer: torch.optim
         number, _, slot = name.partition(".")
         slots.setdefault(int(number), {})[slot] = tensor
     own = optimizer.state_dict()["param_groups"]
-    # The rates are the configuration's, the rest is the checkpoint's: a resume with a lower rate is a lower rate.
+    # What the configuration says, and `fused`, which the device decides, are of now: a resume with a lower rate has it.
     groups = [
-        {**saved, "lr": now["lr"], "weight_decay": now["weight_decay"]}
+        saved | {name: now[name] for name in ("lr", "weight_decay", "betas", "fused")}
         for saved, now in zip(checkpoint.record.optimizer_groups[part], own, strict=True)
     ]
     optimizer.load_state_dict({"state": slots, "param_groups": groups})

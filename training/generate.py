@@ -18,6 +18,7 @@ from shards.dataset import Dataset
 from shards.errors import CascadenceError
 from shards.files import atomic_directory, write_json
 from training.checkpoint import Checkpoint
+from training.data import require_finite
 from training.losses.modulation import amplitude_envelope, envelope_correlation, segments_for
 from training.models.build import Model
 from training.models.cascade import ModelOutput
@@ -68,8 +69,13 @@ def pair_from_audio(codec: Codec, input_file: Path, target_file: Path, *, quanti
 
 @torch.no_grad()
 def generate(model: Model, codec: Codec, pair: SourcePair) -> Piece:
-    """Make one piece: the model's output, decoded, brought to the sources' level (at most 3x) and soft-limited."""
+    """Make one piece: the model's output, decoded, brought to the sources' level (at most 3x) and soft-limited.
+
+    Raises `DatasetError` where latents are not finite, and `CascadenceError` where the output is not.
+    """
     source, goal = codec.latents(pair.input[None]), codec.latents(pair.target[None])
+    require_finite("input", [pair.name], source)
+    require_finite("target", [pair.name], goal)
     output = model(source, goal)
     decoded = {
         name: codec.decode(latents)[0, 0].numpy()

@@ -12,6 +12,7 @@ from shards.codec import Codec
 from shards.order import derive
 from shards.reader import Batch
 from training.config import Config
+from training.data import require_finite
 from training.losses import AudioCrops, LossInputs, LossReport, compute_losses, discriminator_loss, roll_targets
 from training.losses.modulation import segments_for
 from training.metrics import Metrics
@@ -66,10 +67,12 @@ class Step:
         """Judge the model on a batch, over whole windows; returns scalars that stay on the device.
 
         Without the discriminator: its opinion changes as it learns, and losses of different epochs could not be
-        compared.
+        compared. Raises `DatasetError` where latents are not finite.
         """
         self._state.model.eval()
         source, goal = self._latents(batch)
+        require_finite("input", batch.keys, source)
+        require_finite("target", batch.target_keys, goal)
         with self._precision():
             output = self._state.model(source, goal)
         return describe(output, self._judge_output(output, source, goal, 0, source.shape[2]))
