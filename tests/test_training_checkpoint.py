@@ -26,7 +26,12 @@ from training.config import Config
 from training.models.cascade import Cascade
 from training.state import Progress, TrainState, new_state
 
-SMALL = ["model.cascade.layers=1", "model.masking.channels=32", "discriminator.channels=[16, 16, 16, 16]"]
+SMALL = [
+    "model.cascade.layers=1",
+    "model.cascade.feedforward=1",
+    "model.masking.channels=32",
+    "discriminator.channels=[16, 16, 16, 16]",
+]
 CONFIG = load_settings(Config, None, SMALL)
 GAN = load_settings(Config, None, [*SMALL, "losses.gan=0.1"])
 CPU = torch.device("cpu")

@@ -48,9 +48,7 @@ def test_segments_follow_the_length_of_the_crop() -> None:
 
 def test_envelope_correlation_is_pearsons() -> None:
     first, second = amplitude_envelope(audio(1), SEGMENTS), amplitude_envelope(audio(2), SEGMENTS)
-    np.testing.assert_allclose(
-        envelope_correlation(first, second).numpy(), correlations(audio(1), audio(2)), rtol=1e-4
-    )
+    np.testing.assert_allclose(envelope_correlation(first, second).numpy(), correlations(audio(1), audio(2)), rtol=1e-4)
 
 
 @pytest.mark.parametrize("penalty", PENALTIES)
