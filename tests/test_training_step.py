@@ -151,9 +151,7 @@ def test_half_precision_input_is_enough(batch: Batch) -> None:
 def test_a_sample_that_is_not_finite_is_named_in_validation(batch: Batch, codec: Codec) -> None:
     spoiled = replace(batch, target=batch.target.clone())
     spoiled.target[1, 3, 4] = float("nan")
-    said = (
-        f"sample {batch.target_keys[1]}: its target holds values that are not finite; `python -m shards verify` finds"
-    )
+    said = f"sample {batch.target_keys[1]}: its target holds values that are not finite; `python -m shards verify`"
     with pytest.raises(DatasetError, match=said):
         Run(codec).step.evaluate(spoiled)
 
@@ -216,10 +214,9 @@ def test_the_discriminator_learns_to_tell_music_from_what_is_made(batch: Batch, 
 
 def test_the_compositional_agent_trains_and_tells_of_its_components(dataset_path: Path, codec: Codec) -> None:
     small = ["layers=1", "width=32", "heads=4", "channels=8", "selector=16"]
-    found = curve(
-        dataset_path, codec, 8, SMALL_MODEL[0], "model.agent=compositional", *(f"model.compositional.{setting}" for setting in small),
-        "losses.novelty=1", *NO_AUDIO, "optimizer.learning_rate=1e-2",
-    )  # fmt: skip
+    overrides = ["model.agent=compositional", *(f"model.compositional.{setting}" for setting in small), *NO_AUDIO]
+    overrides += ["losses.novelty=1", "optimizer.learning_rate=1e-2", SMALL_MODEL[0]]
+    found = curve(dataset_path, codec, 8, *overrides)
     for metrics in found:
         assert sum(metrics[f"agent/{name}_weight"] for name in COMPONENTS) == pytest.approx(1)
         assert all(metrics[f"agent/{name}_energy"] > 0 for name in COMPONENTS)

@@ -54,5 +54,6 @@ def require_finite(side: str, names: Sequence[str], latents: Tensor) -> None:
     for name, finite in zip(names, latents.isfinite().all(2).all(1).tolist(), strict=True):
         if not finite:
             raise DatasetError(
-                f"sample {name}: its {side} holds values that are not finite; `python -m shards verify` finds such samples"
+                f"sample {name}: its {side} holds values that are not finite; `python -m shards verify` finds such "
+                "samples"
             )
