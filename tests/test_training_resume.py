@@ -17,8 +17,8 @@ from command import run_training
 from make_data import make_dataset
 
 from training.checkpoint import newest_checkpoint, open_checkpoint
-from training.stopping import STOP
 from training.events import read_events
+from training.stopping import STOP
 
 ROOT = Path(__file__).parents[1]
 SMALL = [

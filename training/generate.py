@@ -19,6 +19,7 @@ from shards.dataset import Dataset
 from shards.errors import CascadenceError
 from shards.files import atomic_directory, write_json
 from training.checkpoint import Checkpoint
+from training.data import require_finite
 from training.losses.modulation import amplitude_envelope, envelope_correlation, segments_for
 from training.models.cascade import AgentOutput, ModelOutput
 from training.models.compositional_agent import COMPONENTS, CompositionalOutput
@@ -77,11 +78,14 @@ def pair_from_audio(codec: Codec, input_file: Path, target_file: Path, *, quanti
 def generate(model: nn.Module, codec: Codec, pair: SourcePair, sources: Mapping[str, Samples] | None = None) -> Piece:
     """Make one piece: the model's output, decoded, brought to the sources' level (at most 3x) and soft-limited.
 
-    `sources` are those of `decode_sources`, where somebody has them. Raises `CascadenceError` where the output is not
-    finite.
+    `sources` are those of `decode_sources`, where somebody has them. Raises `DatasetError` where latents are not
+    finite, and `CascadenceError` where the output is not.
     """
     device = next(model.parameters()).device
-    output: ModelOutput = model(*_latents(codec, pair, device))
+    source, goal = _latents(codec, pair, device)
+    require_finite("input", [pair.name], source)
+    require_finite("target", [pair.name], goal)
+    output: ModelOutput = model(source, goal)
     decoded = {**(sources or decode_sources(codec, pair, device)), "output": _decode(codec, output.latents)}
     if not np.isfinite(decoded["output"]).all():
         raise CascadenceError(f"{pair.name}: the output is not finite; use an earlier checkpoint")

@@ -100,13 +100,13 @@ def launch_ray(request: Request) -> Checkpoint | None:
     return resumed
 
 
-def preview_initialisation(request: Request) -> LoadReport | None:
-    """Tell what a new run would take of `initialise_from`; None where nothing is taken.
+def preview_initialisation(request: Request) -> dict[str, LoadReport]:
+    """Tell what each part of a new run would take of `initialise_from`; nothing where there is none, or no new run.
 
     Raises `CascadenceError` where the checkpoint can't be read.
     """
     if request.initialise_from is None or _resume_point(request) is not None:
-        return None
+        return {}
     checkpoint = open_checkpoint(request.initialise_from)
     return initialise_state(checkpoint, new_state(request.config, checkpoint.record.codec.dim, torch.device("cpu")))
 

@@ -15,6 +15,7 @@ from shards.codec import Codec
 from shards.order import derive
 from shards.reader import Batch
 from training.config import Config
+from training.data import require_finite
 from training.losses import AudioCrops, LossInputs, LossReport, compute_losses, discriminator_loss, roll_targets
 from training.losses.modulation import amplitude_envelope, envelope_correlation, segments_for
 from training.metrics import Metrics
@@ -110,7 +111,7 @@ class Step:
         """Judge the model on a batch, over whole windows; returns scalars that stay on the device.
 
         Without the discriminator: its opinion changes as it learns, and losses of different epochs could not be
-        compared.
+        compared. Raises `DatasetError` where latents are not finite.
         """
         model = self._state.judged
         model.eval()

@@ -56,8 +56,7 @@ def launch(
     if local and local_rank() > 0:
         launch_local(request)  # rank 0 speaks for all
         return
-    if (loading := preview_initialisation(request)) is not None:
-        show_loading(loading, f"{init_from}: begins with")
+    show_loading(init_from, preview_initialisation(request))
     with ProgressView(run_dir):
         resumed = (launch_local if local else launch_ray)(request)
     newest = newest_checkpoint(run_dir)
