@@ -62,7 +62,7 @@ class Run:
 
     def train(self, batch: Batch) -> dict[str, float]:
         """Take one step and count it, as the loop does."""
-        metrics = self.step.train(batch)
+        metrics = self.step.train([batch]).metrics
         self.state.progress = replace(self.state.progress, step=self.state.progress.step + 1)
         return numbers(metrics)
 

@@ -117,6 +117,8 @@ class Step:
         model.eval()
         with record_function("evaluate"):
             source, goal = self._latents(batch)
+            require_finite("input", batch.keys, source)
+            require_finite("target", batch.target_keys, goal)
             with self._precision():
                 output: ModelOutput = model(source, goal)
             return self._describe(self._listen(output, source, goal, (0, source.shape[2]), None))
