@@ -13,7 +13,7 @@ from shards.dataset import Dataset
 from training.checkpoint import initialise_state, newest_checkpoint, open_checkpoint, require_same_data, restore_state
 from training.config import Config
 from training.data import open_training_data
-from training.health import HealthMonitor, read_history
+from training.health import GaveUp, HealthMonitor, read_past
 from training.loop import Stopped, Trainer, steps_per_epoch
 from training.profiling import StepProfiler
 from training.runtime import Runtime, grouped_runtime
@@ -77,7 +77,7 @@ def _make_trainer(spec: WorkerSpec, runtime: Runtime, dataset: Dataset, codec: C
         dataset=dataset,
         state=state,
         step=Step(spec.config, codec, state, runtime, steps),
-        health=HealthMonitor(spec.run_dir, read_history(metrics, state.progress.step)),
+        health=HealthMonitor(spec.run_dir, read_past(metrics, state.progress.step) if runtime.leads else ()),
         sinks=_sinks(spec, state.progress.step) if runtime.leads else (),
         stop=StopNote(spec.run_dir),
         run_dir=spec.run_dir,
@@ -92,7 +92,9 @@ def ray_worker(options: dict[str, WorkerSpec]) -> None:
 
     context = ray.train.get_context()
     device = ray.train.torch.get_device()
-    train_rank(options["spec"], grouped_runtime(context.get_world_rank(), context.get_world_size(), device))
+    # Ray would try again what can't succeed; the driver reads from the run's metrics that it gave up.
+    with suppress(GaveUp):
+        train_rank(options["spec"], grouped_runtime(context.get_world_rank(), context.get_world_size(), device))
 
 
 def _sinks(spec: WorkerSpec, step: int) -> list[Sink]:
