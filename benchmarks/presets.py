@@ -19,7 +19,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from training.events import METRICS, Event, read_events
-from training.health import examine_run
+from training.health import History, examine
 
 PRESETS = ("masking", "push_complementarity", "compositional")
 CURVES = {
@@ -81,7 +81,7 @@ def summary(events: Sequence[Event]) -> dict[str, Any]:
         **{name: epochs[-1].get(key) for name, key in CURVES.items()},
         "largest gradient norm": max(event["gradient/norm_max"] for event in steps),
         "skipped": sum(event["health/skipped"] > 0 for event in steps),
-        "red": [finding.rule for finding in examine_run(events) if finding.verdict == "red"],
+        "red": [finding.rule for finding in examine(History.of(events)) if finding.verdict == "red"],
     }
 
 

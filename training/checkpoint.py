@@ -138,10 +138,7 @@ def load_model(ckpt_dir: Path | str) -> Model:
 
 def judged_weights(checkpoint: Checkpoint) -> dict[str, Tensor]:
     """Read the weights that validation judged: the moving average where the training kept one."""
-    if not checkpoint.has(AVERAGE):
-        return checkpoint.weights()
-    average = checkpoint.weights(AVERAGE)
-    return {name.removeprefix("module."): w for name, w in average.items() if name.startswith("module.")}
+    return checkpoint.weights(AVERAGE if checkpoint.has(AVERAGE) else MODEL)
 
 
 def restore_state(checkpoint: Checkpoint, state: TrainState) -> None:
@@ -163,7 +160,7 @@ def initialise_state(checkpoint: Checkpoint, state: TrainState) -> dict[str, Loa
     """Begin a new training with what fits of a checkpoint's weights; returns what became of each part's tensors."""
     reports = {MODEL: load_partially(state.model, judged_weights(checkpoint))}
     if state.average is not None:
-        load_partially(state.average.module, state.model.state_dict())
+        load_partially(state.average, state.model.state_dict())
     if state.adversary is not None:
         judge = checkpoint.weights(DISCRIMINATOR) if checkpoint.has(DISCRIMINATOR) else {}
         reports[DISCRIMINATOR] = load_partially(state.adversary.discriminator, judge)
@@ -179,9 +176,10 @@ def require_same_data(checkpoint: Checkpoint, fingerprint: str) -> None:
         )
 
 
-def newest_checkpoint(run_dir: Path) -> Checkpoint | None:
-    """Find the complete checkpoint of a run that is furthest on; None where there is none."""
-    found = [open_checkpoint(path) for path in _complete(run_dir / CHECKPOINTS)]
+def newest_checkpoint(run_dir: Path, before: int | None = None) -> Checkpoint | None:
+    """Find the complete checkpoint of a run that is furthest on, of those before a step; None where there is none."""
+    every = [open_checkpoint(path) for path in _complete(run_dir / CHECKPOINTS)]
+    found = [checkpoint for checkpoint in every if before is None or checkpoint.progress.step < before]
     return max(found, key=lambda checkpoint: checkpoint.progress.order, default=None)
 
 

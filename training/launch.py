@@ -22,6 +22,7 @@ from training.about import describe_training
 from training.checkpoint import Checkpoint, initialise_state, newest_checkpoint, open_checkpoint, require_same_data
 from training.config import Config
 from training.data import open_training_data
+from training.health import require_going
 from training.runtime import local_runtime, under_torchrun
 from training.state import new_state
 from training.stopping import EXIT_CODES, StopNote
@@ -164,6 +165,7 @@ def _fit(request: Request, spec: WorkerSpec, use_gpu: bool) -> None:
         trainer.fit()
     except TrainingFailedError as error:
         raise _cause(error) from error
+    require_going(spec.run_dir)
 
 
 def _cause(error: Exception) -> CascadenceError:

@@ -12,14 +12,20 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from shards.dataset import Dataset
-from shards.errors import CascadenceError
 from shards.reader import Batch, Loader
-from training.checkpoint import CHECKPOINTS, CheckpointRecord, newest_checkpoint, restore_state, save_checkpoint
+from training.checkpoint import (
+    CHECKPOINTS,
+    Checkpoint,
+    CheckpointRecord,
+    newest_checkpoint,
+    restore_state,
+    save_checkpoint,
+)
 from training.config import Config
 from training.data import rank_batch
 from training.events import Sink
 from training.feed import Waiting, on_device
-from training.health import HealthMonitor
+from training.health import GaveUp, HealthMonitor
 from training.metrics import MetricMeans
 from training.postmortem import examine_step
 from training.runtime import Runtime
@@ -78,14 +84,16 @@ class Trainer:
     preview: Preview | None = None
     profiler: Profiler | None = None
     _saved: float = field(default_factory=time.monotonic)
+    _begun: int = 0
 
     def run(self) -> None:
         """Train to the last epoch, or to the end of patience.
 
-        Raises `Stopped` where it was asked to stop, and `CascadenceError` where the training can't be saved any more.
+        Raises `Stopped` where it was asked to stop, and `GaveUp` where the training can't be saved any more.
         """
         self._log("start", {}, **self._scale())
-        if self.state.progress.step == 0:
+        self._begun = self.state.progress.step
+        if newest_checkpoint(self.run_dir) is None:
             self._save("last", {})  # there must be something to go back to
         while not self._finished():
             try:
@@ -136,7 +144,8 @@ class Trainer:
                     "speed/pairs_per_second": counted * pairs_a_step / seconds,
                     "speed/wait_fraction": waiting.take_seconds() / seconds,
                 }
-                self.health.see_gradients(self.step, last=steps_left == 0)
+                if self.runtime.leads and not self.step.skipped_in_a_row():
+                    self.health.see_gradients(self.step.gradient_peaks())
                 self._log("train", recent.read(self.runtime.all_reduce) | speed | self.runtime.memory())
                 began, counted = time.monotonic(), 0
             self._save_between_steps(recent, epoch, steps_left)
@@ -212,9 +221,11 @@ class Trainer:
         if better:
             self._advance(best_loss=loss, best_epoch=epoch)
         validated = {f"val/{name}": value for name, value in judged.items()}
-        self._log("epoch", validated, best=better, train=trained, dead=self.health.dead_parameters())
+        self._log("epoch", validated, best=better, train=trained, dead=self.health.take_dead())
+        # Weights whose last steps were skipped may be the reason; that they judge the held-out pairs speaks for them.
+        sound = math.isfinite(loss) or not self.step.skipped_in_a_row()
         kept = epoch % self.config.train.checkpoint_epochs == 0
-        for name, wanted in (("last", True), ("best", better), (f"epoch_{epoch:04d}", kept)):
+        for name, wanted in (("last", sound), ("best", better), (f"epoch_{epoch:04d}", kept and sound)):
             if wanted:
                 self._save(name, judged)
         self._make_samples(epoch)
@@ -234,20 +245,25 @@ class Trainer:
         """Go back to the last good checkpoint at half the rate; after too many returns, say where it began and end."""
         progress = self.state.progress
         if progress.rollbacks >= ROLLBACKS:
-            where = examine_step(self.step, self.state.model, batches)
+            self._advance(step=progress.step - 1)  # of the step that is looked at: its random numbers, its rate
+            where = examine_step(self.step, self.state, self.config, batches, self.runtime)
             self._log("failed", {}, where=where)
-            raise CascadenceError(
-                f"not finite again at step {progress.step} after {ROLLBACKS} returns at ever lower rates; first in: "
-                f"{where}; see {self.run_dir / 'health.json'}, and start anew with a lower optimizer.learning_rate"
-            )
-        good = newest_checkpoint(self.run_dir)
-        assert good is not None, "a run begins with a checkpoint"
-        restore_state(good, self.state)
+            raise GaveUp(self.run_dir, self.state.progress.step, where)
+        restore_state(self._sound_checkpoint(), self.state)
         self.runtime.agree(_GO_ON)  # nobody replaces the checkpoint while another rank still reads it
         self.step.forget_skips()
         self._advance(rollbacks=progress.rollbacks + 1)
+        self._begun = self.state.progress.step
+        self._save("last", {})  # before it is told: whoever is killed here goes on from here
         self._log("rollback", {}, from_step=progress.step, rate_factor=self.state.progress.rollback_factor)
-        self._save("last", {})
+
+    def _sound_checkpoint(self) -> Checkpoint:
+        """Find the newest checkpoint, or one before it where no step has counted since that one: it is the fault."""
+        newest = newest_checkpoint(self.run_dir)
+        assert newest is not None, "a run begins with a checkpoint"
+        if self.state.progress.step - self._begun > self.step.skipped_in_a_row():
+            return newest
+        return newest_checkpoint(self.run_dir, before=self._begun) or newest
 
     def _save(self, name: str, metrics: dict[str, float]) -> None:
         self._saved = time.monotonic()
@@ -257,7 +273,7 @@ class Trainer:
                 dataset_fingerprint=self.dataset.manifest.fingerprint,
                 frames=self.dataset.frames,
                 progress=self.state.progress.as_json(),
-                metrics=metrics,
+                metrics={name: value for name, value in metrics.items() if math.isfinite(value)},
             )
             save_checkpoint(self.run_dir / CHECKPOINTS / name, self.state, self.config, record)
 

@@ -18,7 +18,7 @@ from training.checkpoint import initialise_state, newest_checkpoint, open_checkp
 from training.config import Config
 from training.data import open_training_data
 from training.events import METRICS, Event, JsonLinesSink, Sink, read_past
-from training.health import HealthMonitor
+from training.health import GaveUp, HealthMonitor
 from training.loop import Preview, Stopped, Trainer, steps_per_epoch
 from training.profiling import PROFILE, StepProfiler
 from training.runtime import Runtime, grouped_runtime
@@ -130,7 +130,9 @@ def ray_worker(options: dict[str, WorkerSpec]) -> None:
     # Ray itself leaves a worker one thread, however many cores its machine has.
     torch.set_num_threads(max(1, _cores(ray) // context.get_local_world_size()))
     device = ray.train.torch.get_device()
-    train_rank(options["spec"], grouped_runtime(context.get_world_rank(), context.get_world_size(), device))
+    # Ray would try again what can't succeed; the driver reads from the run's metrics that it gave up.
+    with suppress(GaveUp):
+        train_rank(options["spec"], grouped_runtime(context.get_world_rank(), context.get_world_size(), device))
 
 
 def _cores(ray: Any) -> int:
