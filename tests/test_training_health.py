@@ -225,7 +225,7 @@ def test_a_resumed_run_does_not_tell_its_old_alerts_again(tmp_path: Path) -> Non
 
 
 def test_the_document_is_written_when_a_run_is_judged_and_is_what_the_command_says(tmp_path: Path) -> None:
-    monitor, sink = HealthMonitor(tmp_path), JsonLinesSink(tmp_path / METRICS, 0)
+    monitor, sink = HealthMonitor(tmp_path), JsonLinesSink(tmp_path / METRICS, (0, 0))
 
     def hear(event: Event) -> None:
         for told in monitor.hear(event):
@@ -249,7 +249,7 @@ def test_the_document_is_written_when_a_run_is_judged_and_is_what_the_command_sa
 def log(run_dir: Path, *events: Event) -> Path:
     """A run directory with these events."""
     run_dir.mkdir()
-    sink = JsonLinesSink(run_dir / METRICS, 0)
+    sink = JsonLinesSink(run_dir / METRICS, (0, 0))
     for event in events:
         sink.log(event)
     return run_dir
