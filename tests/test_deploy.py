@@ -218,21 +218,38 @@ def test_each_damage_to_the_cluster_file_is_noticed(
 def test_ray_starts_the_machines_that_actors_need(
     cluster: Any, actor: dict[str, float], count: int, machines: dict[str, int]
 ) -> None:
-    """Ray's own scheduler decides; no A100 starts for work that CPU machines have room for."""
+    """No A100 starts for work that CPU machines have room for."""
+    resources = pytest.importorskip("ray.autoscaler.v2.utils").ResourceRequestUtil
+    asked = {"resource_requests": resources.group_by_count([resources.make(actor)] * count)}
+    assert machines_for(cluster, **asked) == machines
+
+
+@pytest.mark.parametrize(("workers", "machines"), [(4, 1), (8, 1), (16, 2), (17, None)])
+def test_ray_starts_the_machines_that_a_training_needs(cluster: Any, workers: int, machines: int | None) -> None:
+    """With `--device gpu`: a training begins when all its workers have their GPU, and never with too many of them."""
+    resources = pytest.importorskip("ray.autoscaler.v2.utils").ResourceRequestUtil
+    gang = pytest.importorskip("ray.core.generated.autoscaler_pb2").GangResourceRequest
+    bundles = gang(requests=[resources.make({"CPU": 1, "GPU": 1})] * workers)
+    expected = None if machines is None else {"gpu_a100": machines}
+    assert machines_for(cluster, gang_resource_requests=[bundles]) == expected
+
+
+def machines_for(cluster: Any, **asked: Any) -> dict[str, int] | None:
+    """The machines that Ray's own scheduler starts for what is asked of an empty cluster; None where it can't be."""
     config = pytest.importorskip("ray.autoscaler.v2.instance_manager.config")
     scheduler = pytest.importorskip("ray.autoscaler.v2.scheduler")
-    requests = pytest.importorskip("ray.autoscaler.v2.utils").ResourceRequestUtil
     types = config.AutoscalingConfig(copy.deepcopy(cluster), skip_content_hash=True).get_node_type_configs()
     reply = scheduler.ResourceDemandScheduler().schedule(
         scheduler.SchedulingRequest(
             disable_launch_config_check=True,
             node_type_configs=types,
             max_num_nodes=cluster["max_workers"] + 1,
-            resource_requests=requests.group_by_count([requests.make(actor)] * count),
+            **asked,
         )
     )
-    assert {launch.instance_type: launch.count for launch in reply.to_launch} == machines
-    assert not reply.infeasible_resource_requests
+    if reply.infeasible_resource_requests or reply.infeasible_gang_resource_requests:
+        return None
+    return {launch.instance_type: launch.count for launch in reply.to_launch}
 
 
 def test_scripts_are_valid_shell() -> None:
@@ -248,9 +265,9 @@ def test_commands_named_in_scripts_and_documents_exist_with_their_options() -> N
 
     import pipeline.cli.app
     import shards.cli.app
-    import training.cli
+    import training.cli.app
 
-    apps = {"pipeline": pipeline.cli.app.app, "shards": shards.cli.app.app, "training": training.cli.app}
+    apps = {"pipeline": pipeline.cli.app.app, "shards": shards.cli.app.app, "training": training.cli.app.app}
     known: dict[str, Any] = {package: typer.main.get_command(app) for package, app in apps.items()}
     texts = [*(ROOT / "deploy").rglob("*"), ROOT / "ray_cluster.yaml", ROOT / "README.md", ROOT / "docs/operations.md"]
     for text in (text for text in texts if text.is_file()):

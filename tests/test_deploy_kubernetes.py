@@ -1,4 +1,4 @@
-"""The job for Kubernetes: nothing misspelt, nothing missing, all pods alike where the job needs them alike."""
+"""The jobs for Kubernetes: nothing misspelt, nothing missing, all pods alike where a job needs them alike."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from shards.settings import load_settings
 
 KNOWN_KEYS = {
     "manifest": "apiVersion kind metadata spec",
+    "metadata": "name labels",
     "job": "entrypoint backoffLimit shutdownAfterJobFinishes ttlSecondsAfterFinished rayClusterSpec",
     "cluster": "rayVersion enableInTreeAutoscaling autoscalerOptions authOptions headGroupSpec workerGroupSpecs",
     "autoscaler": "version idleTimeoutSeconds resources",
@@ -28,11 +29,22 @@ KNOWN_KEYS = {
 QUANTITY = re.compile(r"\d+(m|Mi|Gi)?")
 NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 GPU = "nvidia.com/gpu"
+COMMANDS = {"encode": ["python", "-m", "pipeline", "encode"], "train": ["python", "-m", "training", "launch"]}
 
 
 @pytest.fixture(scope="module")
-def manifest() -> Any:
-    return read_yaml("deploy/kuberay.yaml")
+def manifests() -> Any:
+    """Each job under the label that `kubectl apply --selector` finds it by."""
+    content = read_yaml("deploy/kuberay.yaml")
+    assert (content["apiVersion"], content["kind"], content.keys()) == ("v1", "List", {"apiVersion", "kind", "items"})
+    jobs = {job["metadata"]["labels"]["job"]: job for job in content["items"]}
+    assert list(jobs) == ["encode", "train"]
+    return jobs
+
+
+@pytest.fixture(scope="module")
+def manifest(manifests: Any) -> Any:
+    return manifests["encode"]
 
 
 def problems(content: Any) -> Iterator[str]:
@@ -40,11 +52,13 @@ def problems(content: Any) -> Iterator[str]:
     yield from _unknown("manifest", content)
     if (content["apiVersion"], content["kind"]) != ("ray.io/v1", "RayJob"):
         yield "is no RayJob"
+    yield from _unknown("metadata", content["metadata"])
     if not NAME.fullmatch(content["metadata"]["name"]):
         yield "its name is none for Kubernetes"
     yield from (f"looks like a secret: {text}" for text in secrets(content))
-    yield from _job(content["spec"])
-    yield from _size(content)
+    kind = content["metadata"]["labels"]["job"]
+    yield from _job(content["spec"], COMMANDS[kind])
+    yield from (_encoders if kind == "encode" else _workers_of_a_training)(content["spec"])
     cluster = content["spec"]["rayClusterSpec"]
     yield from _cluster(cluster)
     head, workers = cluster["headGroupSpec"], cluster["workerGroupSpecs"]
@@ -66,29 +80,44 @@ def _unknown(section: str, content: dict[str, Any]) -> Iterator[str]:
         yield f"{section}: unknown key {key}"
 
 
-def _job(job: Any) -> Iterator[str]:
+def _job(job: Any, command: list[str]) -> Iterator[str]:
     yield from _unknown("job", job)
     if job.get("shutdownAfterJobFinishes") is not True:
         yield "the cluster stays when the job is done"
     if not job.get("ttlSecondsAfterFinished"):
         yield "no time to read the logs"
     words = shlex.split(job["entrypoint"])
-    if words[:4] != ["python", "-m", "pipeline", "encode"]:
-        yield "does not encode"
+    if words[:4] != command:
+        yield f"is no {' '.join(command)}"
     for before, word in pairwise(words):
-        if before in {"encode", "--out", "--codec-weights"} and not word.startswith("/data/"):
+        paths = {"encode", "--out", "--codec-weights", "--shards", "--run-dir"}
+        if before in paths and not word.startswith("/data/"):
             yield f"{word} does not lie on the volume"
 
 
-def _size(manifest: Any) -> Iterator[str]:
+def _encoders(job: Any) -> Iterator[str]:
     """More CPU encoders than the CPU group has room for would start GPU pods."""
-    words = shlex.split(manifest["spec"]["entrypoint"])
-    given = [word for before, word in pairwise(words) if before == "--set"]
+    given = _given(job, "--set")
     encoders = load_settings(EncodeConfig, None, given).encoder.max_actors
-    group = manifest["spec"]["rayClusterSpec"]["workerGroupSpecs"][0]
-    cores = group["template"]["spec"]["containers"][0]["resources"]["limits"]["cpu"]
-    if not cores.isdigit() or encoders != int(cores) * group["maxReplicas"]:
+    if encoders != _room(job["rayClusterSpec"]["workerGroupSpecs"][0], "cpu"):
         yield "the encoders do not fill the CPU group, or not it alone"
+
+
+def _workers_of_a_training(job: Any) -> Iterator[str]:
+    """Workers without a GPU of their own wait for ever; and the cluster has no GPU before it is asked for one."""
+    if _given(job, "--workers") != [str(_room(job["rayClusterSpec"]["workerGroupSpecs"][0], GPU))]:
+        yield "the workers are not as many as the GPUs"
+    if _given(job, "--device") != ["gpu"]:
+        yield "would train without GPUs, since none are there when it begins"
+
+
+def _given(job: Any, option: str) -> list[str]:
+    return [word for before, word in pairwise(shlex.split(job["entrypoint"])) if before == option]
+
+
+def _room(group: Any, resource: str) -> int | None:
+    amount = group["template"]["spec"]["containers"][0]["resources"]["limits"].get(resource)
+    return int(amount) * group["maxReplicas"] if str(amount).isdigit() else None
 
 
 def _cluster(cluster: Any) -> Iterator[str]:
@@ -134,8 +163,11 @@ def _group(group: Any) -> Iterator[str]:
         yield from _resources(container["resources"])
         if image_version(container["image"]) != pinned("ray"):
             yield f"{container['image']} is not of Ray {pinned('ray')}"
-        if {"name": "RAY_USAGE_STATS_ENABLED", "value": "0"} not in container["env"]:
+        variables = {variable["name"]: variable["value"] for variable in container["env"]}
+        if variables.get("RAY_USAGE_STATS_ENABLED") != "0":
             yield "calls home"
+        if int(variables.get("RAY_JOB_STOP_WAIT_TIME_S", 3)) < 600:
+            yield "a stop would not wait until the work is saved"
         for variable in container["env"]:
             if not isinstance(variable["value"], str):
                 yield f"{variable['name']}: variables are texts"
@@ -158,8 +190,9 @@ def _mounts(group: Any) -> dict[str, str]:
     return {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
 
 
-def test_the_manifest_makes_sense(manifest: Any) -> None:
-    assert list(problems(manifest)) == []
+@pytest.mark.parametrize("job", COMMANDS)
+def test_the_manifest_makes_sense(manifests: Any, job: str) -> None:
+    assert list(problems(manifests[job])) == []
 
 
 CLUSTER = ["spec", "rayClusterSpec"]
@@ -184,7 +217,7 @@ BARE = {"requests": {"cpu": "10", "memory": "64Gi"}, "limits": {"cpu": "10", "me
         (["metadata", "name"], "Cascadence_encode", "none for Kubernetes"),
         (["spec", "shutdownAfterJobFinishes"], False, "stays when the job is done"),
         (["spec", "ttlSecondsAfterFinished"], 0, "no time to read"),
-        (["spec", "entrypoint"], "python -m pipeline pair /data --out /data/pairs.jsonl", "does not encode"),
+        (["spec", "entrypoint"], "python -m pipeline pair /data --out /data/pairs.jsonl", "is no python"),
         (["spec", "entrypoint"], "python -m pipeline encode pairs.jsonl --out /data/dataset", "not lie on the volume"),
         (["spec", "entrypoint"], "python -m pipeline encode /data/pairs.jsonl --out dataset", "not lie on the volume"),
         ([*CPU, "maxReplicas"], 7, "do not fill the CPU group"),
@@ -200,6 +233,8 @@ BARE = {"requests": {"cpu": "10", "memory": "64Gi"}, "limits": {"cpu": "10", "me
         ([*CPU, *CONTAINER, "image"], "rayproject/ray:2.59.0-py311-cpu", "is not of Ray"),
         ([*CPU, *CONTAINER, "env", 0, "value"], 0, "variables are texts"),
         ([*CPU, *CONTAINER, "env"], [], "calls home"),
+        ([*HEAD, *CONTAINER, "env", 1, "value"], "3", "would not wait"),
+        (["metadata", "label"], {}, "metadata: unknown key label"),
         ([*CPU, *CONTAINER, "resources", "limits", "memory"], "64Gi", "requests and limits differ"),
         ([*CPU, *CONTAINER, "resources", "limits", "cpu"], "sixteen", "no quantity of cpu"),
         ([*A100, *CONTAINER, "resources"], BARE, "GPU group without GPUs"),
@@ -215,6 +250,28 @@ def test_each_damage_to_the_manifest_is_noticed(
     manifest: Any, place: Sequence[str | int], value: Any, problem: str
 ) -> None:
     found = list(problems(damaged(manifest, place, value)))
+    assert any(problem in text for text in found), found
+
+
+TRAINING = "python -m training launch --shards /data/dataset --run-dir /data/runs/first"
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "problem"),
+    [
+        (["spec", "entrypoint"], "python -m pipeline encode /data/pairs.jsonl --out /data/dataset", "is no python"),
+        (["spec", "entrypoint"], f"{TRAINING} --workers 4", "would train without GPUs"),
+        (["spec", "entrypoint"], f"{TRAINING} --device gpu --workers 8", "not as many as the GPUs"),
+        (["spec", "entrypoint"], f"{TRAINING} --device gpu", "not as many as the GPUs"),
+        (["spec", "entrypoint"], TRAINING.replace("/data/runs", "runs"), "runs/first does not lie on the volume"),
+        (["spec", "entrypoint"], TRAINING.replace("/data/dataset", "dataset"), "dataset does not lie on the volume"),
+        ([*CLUSTER, "workerGroupSpecs", 0, "maxReplicas"], 2, "not as many as the GPUs"),
+    ],
+)
+def test_each_damage_to_the_training_is_noticed(
+    manifests: Any, place: Sequence[str | int], value: Any, problem: str
+) -> None:
+    found = list(problems(damaged(manifests["train"], place, value)))
     assert any(problem in text for text in found), found
 
 
