@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import socket
+import subprocess
+import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -349,7 +354,7 @@ def test_a_rule_that_is_green_again_loses_its_tag(mirrored: tuple[MlflowRun, Pat
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -389,3 +394,89 @@ def test_closing_an_outbox_sends_what_is_left() -> None:
         box.log(at("train", step, 0.0))
     box.close()
     assert taken == list(range(250))
+
+
+@contextmanager
+def mlflow_server(store: str, port: int) -> Iterator[None]:
+    """A real server on loopback, ended by its process group."""
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store, "--host", "127.0.0.1"]
+    command += ["--port", str(port), "--workers", "1", "--serve-artifacts", "--artifacts-destination"]
+    folder = Path(store.removeprefix("sqlite:///")).parent
+    quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    server = subprocess.Popen(
+        [*command, str(folder / "served")],
+        env=os.environ | quiet,
+        cwd=folder,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+
+        def answers() -> bool:
+            assert server.poll() is None, "the server did not start"
+            with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1):
+                return True
+            return False
+
+        wait_for(answers)
+        yield
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
+
+
+class Aloud:
+    """A sink that does something when it hears of a step."""
+
+    def __init__(self, step: int, act: Callable[[], None]) -> None:
+        self._step, self._act = step, act
+
+    def log(self, event: Event) -> None:
+        if event["event"] == "train" and event["step"] == self._step:
+            self._act()
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.slow
+def test_a_server_that_comes_and_goes_has_the_whole_run_in_the_end(dataset: Path, tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    store, address, run_dir = f"sqlite:///{tmp_path / 'served.db'}", f"http://127.0.0.1:{port}", tmp_path / "run"
+    client = MlflowClient(tracking_uri=address)
+    options = ("tracking.sample_epochs=1", "tracking.experiment=served")
+
+    def warnings() -> int:
+        return sum(event["event"] == "warning" for event, _ in read_events(run_dir / "metrics.jsonl"))
+
+    def steps() -> list[int]:
+        return [step for step, _ in history(client, find_run(client, run_dir), "loss/total")]
+
+    with ExitStack() as first, ExitStack() as second:
+        first.enter_context(mlflow_server(store, port))
+
+        def come_back() -> None:
+            wait_for(lambda: warnings() == 1)
+            second.enter_context(mlflow_server(store, port))
+            wait_for(lambda: steps() == [1, 2, 3, 4, 5])
+
+        watching = [Aloud(3, first.close), Aloud(5, come_back), Aloud(7, second.close)]
+        train(dataset, run_dir, address, "train.epochs=2", *options, watching=watching)
+    told = [event["step"] for event, _ in read_events(run_dir / "metrics.jsonl") if event["event"] == "train"]
+    assert told == list(range(1, 9)), "the training has not noticed"
+    assert warnings() == 1, "what fails again is told once"
+    with mlflow_server(store, port):
+        assert find_run(client, run_dir).info.status == "RUNNING", "nobody could say that it had ended"
+        assert 8 not in steps()
+        train(dataset, run_dir, address, "train.epochs=3", *options)
+        run = find_run(client, run_dir)
+        assert run.info.status == "FINISHED"
+        assert steps() == list(range(1, 13))
+        assert [step for step, _ in history(client, run, "val/loss/total")] == [4, 8, 12]
+        kept = {entry.path for entry in client.list_artifacts(run.info.run_id, "samples")}
+        assert kept == {f"samples/{folder}" for folder in ("sources", "epoch_0001", "epoch_0002", "epoch_0003")}
