@@ -15,7 +15,7 @@ from training.events import METRICS, Event, parse_events
 
 HEADING_EVERY, RECENT = 20, 5
 """Rows under a heading, and epochs that tell how long another one takes."""
-WIDTHS = {"epoch": 7, "loss": 7, "masks": 9, "of input": 12, "of target": 12, "GAN": 5, "left": 5}
+WIDTHS = {"epoch": 7, "loss": 7, "masks": 9, "of input": 11, "of target": 11, "GAN": 5, "left": 5}
 _POLL_SECONDS = 0.3
 
 
@@ -124,7 +124,7 @@ class EpochRows:
         self._speeds = []
         widths = [max(len(name), WIDTHS.get(name, 0)) for name in cells]
         lines = [
-            "  ".join(text.rjust(width) for text, width in zip(texts, widths, strict=True))
+            "  ".join(text.rjust(width) for text, width in zip(texts, widths, strict=True)).rstrip()
             for texts in (cells, cells.values())
         ]
         if list(cells) == self._heading and self._since_heading < HEADING_EVERY:
@@ -151,7 +151,7 @@ def _cells(event: Event) -> dict[str, str]:
             weights = [name for name in judged if name.startswith(f"agent/{side}_") and name.endswith("_weight")]
             strongest = max(weights, key=lambda name: judged[name] or 0.0)
             component = strongest.removeprefix(f"agent/{side}_").removesuffix("_weight")
-            cells[f"of {side}"] = f"{component} {told(strongest, 2)}"
+            cells[f"of {side}"] = f"{component} {judged[strongest] or 0.0:.0%}"
     accuracies = [event["train"].get(f"gan/{side}_accuracy") for side in ("real", "fake")]
     if None not in accuracies:
         cells["GAN"] = "/".join(f"{100 * accuracy:.0f}" for accuracy in accuracies)
@@ -165,7 +165,9 @@ def short_time(seconds: float) -> str:
         return f"{seconds:.0f}s"
     if minutes < 60:
         return f"{minutes}m"
-    return f"{minutes // 60}h{minutes % 60:02d}" if minutes < 24 * 60 else f"{hours // 24}d{hours % 24:02d}h"
+    if minutes < 24 * 60:
+        return f"{minutes // 60}h{minutes % 60:02d}"
+    return f"{hours // 24}d{hours % 24:02d}h" if hours < 240 else f"{round(hours / 24)}d"
 
 
 def _note(event: Event) -> str:

@@ -67,7 +67,7 @@ def train_rank(spec: WorkerSpec, runtime: Runtime, watching: Sequence[Sink] = ()
         initialise_state(checkpoint, state)
     runtime.agree(0)  # all have read what rank 0 may now replace
     with ExitStack() as ending, suppress(Stopped):
-        _make_trainer(spec, runtime, dataset, codec, state, [*watching], ending).run()
+        _make_trainer(spec, runtime, dataset, codec, state, watching, ending).run()
 
 
 def _make_trainer(
@@ -76,15 +76,16 @@ def _make_trainer(
     dataset: Dataset,
     codec: Codec,
     state: TrainState,
-    sinks: list[Sink],
+    watching: Sequence[Sink],
     ending: ExitStack,
 ) -> Trainer:
     """Put a rank's trainer together; what has to be closed when it ends is left with `ending`."""
     config, place = spec.config, state.progress.place
     past = read_past(spec.run_dir / METRICS, place)
+    sinks: Sequence[Sink] = ()
     preview, profiler = None, None
     if runtime.leads:
-        sinks += _make_sinks(spec, past, place)
+        sinks = [*_make_sinks(spec, past, place), *watching]
         preview = _make_preview(spec, dataset, codec, state)
         profiler = StepProfiler(spec.run_dir / PROFILE, runtime.device) if spec.profile else None
         for watcher in (*sinks, profiler):
@@ -97,7 +98,7 @@ def _make_trainer(
         dataset=dataset,
         state=state,
         step=Step(config, codec, state, runtime, steps),
-        sinks=sinks if runtime.leads else (),
+        sinks=sinks,
         health=HealthMonitor(spec.run_dir, past),
         stop=StopNote(spec.run_dir),
         run_dir=spec.run_dir,

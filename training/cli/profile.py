@@ -17,4 +17,6 @@ def show_account(account: Account, folder: Path) -> None:
     rest = account.step - sum(account.parts.values())
     told = [*parts, ("the rest, and waiting", rest), ("a step", account.step)]
     rows = [(name, f"{spent:.2f}", f"{spent / account.step:.1%}") for name, spent in told]
-    console.table(("part", "ms", "share"), rows, title=f"mean of {account.steps} steps; more in {folder}")
+    where = f"{folder}: mean of {account.steps} steps; ui.perfetto.dev opens trace.json.gz"
+    console.out.print(console.escape(where), soft_wrap=True)
+    console.table(("part", "ms", "share"), rows)
