@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from command import Outcome, run_training
-from make_data import MDCT, make_header, make_latents, make_receipt, make_sample
+from make_data import MDCT, make_dataset, make_header, make_latents, make_receipt, make_sample
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 
@@ -29,7 +29,7 @@ from training.state import TrainState, new_state
 from training.step import Step, StepResult
 
 CPU = torch.device("cpu")
-FRAMES = 40
+FRAMES = 20
 LARGEST = torch.finfo(torch.float32).max
 SMALL = (
     "model.cascade.layers=1",
@@ -56,7 +56,7 @@ def small_config(*overrides: str) -> Config:
 
 
 def make_batch(seed: int = 0, size: int = 2, *, input: float = 1.0, target: float = 1.0) -> Batch:  # noqa: A002
-    """Normal latents [size, 128, 40], each side times a factor, within the range of float32."""
+    """Normal latents [size, 128, 20], each side times a factor, within the range of float32."""
     sides = []
     for place, factor in enumerate((input, target)):
         latents = torch.from_numpy(make_latents((size * 128, FRAMES), seed, place)).view(size, 128, FRAMES)
@@ -124,6 +124,11 @@ def make_spoilt_dataset(folder: Path, size: int, bad: Sequence[int], by: float, 
 
 def _spoilt(sample: Sample, sides: Sequence[str], by: float) -> Sample:
     return replace(sample, **{side: (getattr(sample, side) * by).astype("float32") for side in sides})
+
+
+def small_dataset(folder: Path) -> Path:
+    """Publish eight pairs, four steps an epoch, and two to validate."""
+    return make_dataset(folder, {"train": [8], "val": [2]}, FRAMES)
 
 
 def launch(dataset: Path, run_dir: Path, *overrides: str, extra: Sequence[str] = ()) -> Outcome:

@@ -12,9 +12,12 @@ import pytest
 from command import assert_one_line, run_training
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_training import events, launch, small_dataset
 
+from training.checkpoint import load_model
 from training.events import METRICS, Event, JsonLinesSink
 from training.health import HEALTH, RULES, HealthMonitor, History, examine, read_run
+from training.step import Step
 
 NAMES = [rule.name for rule in RULES]
 
@@ -317,3 +320,78 @@ def test_a_damaged_metrics_file_is_one_line_that_names_the_line(tmp_path: Path, 
         file.write(damaged)
     said = run_training("health", run_dir)
     assert_one_line(said, 1, "metrics.jsonl: line 11 is no event of a training; take it out")
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_dataset(tmp_path_factory.mktemp("data") / "ds")
+
+
+QUIET = [f"losses.{name}=0" for name in ("rms_target", "mask_regularisation", "balance", "modulation_correlation")]
+
+
+def found(run_dir: Path) -> dict[str, dict[str, Any]]:
+    """What `health.json` says, by rule."""
+    return {one["rule"]: one for one in json.loads((run_dir / HEALTH).read_bytes())["rules"]}
+
+
+def test_an_agent_that_no_loss_reaches_is_told_of(dataset: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    done = launch(dataset, run, "train.epochs=1", *QUIET, "losses.rms_input=1e-7")
+    assert "health: agent gradients is red" in done.err
+    assert "cut off from the loss" in done.err
+    assert found(run)["agent gradients"]["verdict"] == "red"
+    assert done.code == 0, "it is no severe one"
+    assert "health: red at the end: " in done.out
+    assert run_training("health", run).code == 1
+
+
+def test_weights_that_the_loss_does_not_reach_are_named(dataset: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    launch(dataset, run, "train.epochs=1", *QUIET, "losses.rms_input=0", "losses.mask_regularisation=0.1")
+    (told,) = [event["dead"] for event in events(run, "epoch")]
+    names = [name for name, _ in load_model(run / "checkpoints" / "last").named_parameters()]
+    assert told == [name for name in names if name.startswith("stages.")]
+    assert found(run)["dead parameters"]["verdict"] == "red"
+    assert found(run)["agent gradients"]["verdict"] == "green"
+
+
+def test_a_healthy_run_has_no_dead_weights_and_its_gradients_are_looked_at_when_it_tells_of_them(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks, look = [], Step.gradient_peaks
+
+    def counted(step: Step) -> dict[str, float]:
+        looks.append(step)
+        return look(step)
+
+    monkeypatch.setattr(Step, "gradient_peaks", counted)
+    assert launch(dataset, tmp_path / "run", "train.epochs=2", "train.log_steps=3").code == 0
+    assert len(looks) == len(events(tmp_path / "run", "train")) == 4, "at steps 3, 4, 6 and 8"
+    assert [event["dead"] for event in events(tmp_path / "run", "epoch")] == [[], []]
+    verdicts = {rule: one["verdict"] for rule, one in found(tmp_path / "run").items()}
+    assert verdicts["non-finite"] == verdicts["dead parameters"] == verdicts["agent gradients"] == "green"
+    assert verdicts["novelty"] == verdicts["GAN"] == "unknown"
+
+
+def test_a_severe_rule_that_stands_at_the_end_makes_a_launch_fail(dataset: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    done = launch(dataset, run, "train.epochs=1", "losses.rms_input=1e7", extra=["--json"])
+    assert done.code == 1
+    (line,) = [line for line in done.err.splitlines() if line.startswith("error: ")]
+    assert "run: trained, but red at the end: gradient norm (at most " in line
+    assert "its checkpoints can be used, and `python -m training health " in line
+    assert "gradient norm" in done.json["red"]
+    assert done.json["epoch"] == 1
+    load_model(run / "checkpoints" / "best")
+    again = launch(dataset, run, "train.epochs=1", "losses.rms_input=1e7")
+    assert again.code == 1, "launched again it has nothing to do, and stands where it stood"
+    assert launch(dataset, run, "train.epochs=2").code == 0, "an epoch that went well mends it"
+
+
+def test_a_run_whose_metrics_are_gone_can_be_looked_at_and_launched(dataset: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    launch(dataset, run, "train.epochs=1")
+    (run / METRICS).unlink()
+    assert launch(dataset, run, "train.epochs=1").code == 0
+    assert_one_line(run_training("health", run), 2, "holds no metrics.jsonl")

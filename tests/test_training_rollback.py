@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 import torch
 from command import run_training
-from make_data import make_dataset
 from small_training import (
     ALONE,
     CPU,
@@ -25,6 +24,7 @@ from small_training import (
     launch,
     make_batch,
     make_spoilt_dataset,
+    small_dataset,
     small_training,
 )
 from torch import Tensor, nn
@@ -104,14 +104,9 @@ def test_means_of_skipped_steps_alone_are_left_out() -> None:
     assert means.read(lambda tensor: tensor) == {"health/skipped": 1.0}
 
 
-def make(where: Path, **sizes: int) -> Path:
-    return make_dataset(where, {split: [size] for split, size in sizes.items()})
-
-
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four steps an epoch."""
-    return make(tmp_path_factory.mktemp("data") / "ds", train=8, val=2)
+    return small_dataset(tmp_path_factory.mktemp("data") / "ds")
 
 
 def weights(run_dir: Path, name: str = "last") -> dict[str, Tensor]:
@@ -207,8 +202,18 @@ def test_a_run_that_began_from_another_runs_checkpoint_has_one_to_go_back_to(dat
     assert [event["step"] for event in events(tmp_path / "run", "rollback")] == [4]
 
 
+def start(*arguments: object) -> subprocess.Popen[str]:
+    """Run Python in a process of its own, with the tests' modules at hand."""
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    # Sums in another number of threads differ in the last bit.
+    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    command = [sys.executable, *map(str, arguments)]
+    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+
+
 KILLED = """
 import os, signal, sys
+from pathlib import Path
 from small_training import fault, launch
 
 def spoils(number, module):
@@ -217,26 +222,14 @@ def spoils(number, module):
     return 5 <= number < 8
 
 with fault(spoils):
-    launch(sys.argv[1], sys.argv[2], "train.epochs=3", "optimizer.learning_rate=1e-3")
+    launch(Path(sys.argv[1]), Path(sys.argv[2]), "train.epochs=3", "optimizer.learning_rate=1e-3")
 """
 
 
-def start(code: str, *arguments: object, **environment: str) -> subprocess.Popen[str]:
-    """Run code in a process of its own, with the tests' modules at hand."""
-    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-    return subprocess.Popen(
-        [sys.executable, "-c", code, *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": str(torch.get_num_threads()), **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-    )
-
-
+@pytest.mark.slow
 def test_a_run_that_is_killed_right_after_a_return_goes_on_at_the_lower_rate(dataset: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    process = start(KILLED, dataset, run)
+    process = start("-c", KILLED, dataset, run)
     process.communicate()
     assert process.returncode == -signal.SIGKILL
     newest = newest_checkpoint(run)
@@ -340,3 +333,31 @@ def test_the_report_names_the_first_thing_that_is_not_finite(cause: str) -> None
     assert told == wanted
     hooks = [module._forward_hooks for module in training.state.model.modules()]
     assert sum(map(len, hooks)) == (cause in {"gradient", "norm"}), "nothing goes on watching"
+
+
+@pytest.mark.slow
+def test_two_ranks_skip_together_return_together_and_stop_together(tmp_path: Path) -> None:
+    """One run of two processes, looked at from all sides: starting them takes longest."""
+    spoilt = make_spoilt_dataset(tmp_path / "ds", 8, bad=[3], by=1e30, sides=["input"])
+    ranks = [start(ROOT / "tests" / "two_ranks.py", tmp_path, spoilt, rank) for rank in range(2)]
+    errors = [process.communicate()[1] for process in ranks]
+    assert [process.returncode for process in ranks] == [0, 0], errors
+    first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
+    for agent in ("masking", "compositional"):
+        assert [step["counted"] for step in first[agent]] == [1, 0, 1, 1]
+        assert [step["counted"] for step in second[agent]] == [1, 0, 1, 1]
+        for steps in (first[agent], second[agent]):
+            assert steps[1]["own"] == steps[0]["own"], "the skipped step left nothing behind"
+            assert len({step["own"] for step in steps}) == 3, "the others did"
+        shared = [[step["shared"] for step in rank[agent]] for rank in (first, second)]
+        assert shared[0] == shared[1], "both hold the same weights to the bit, all the way"
+    for cause in ("masking cause", "compositional cause"):
+        assert first[cause] == second[cause]
+        assert first[cause].endswith("(on rank 1)")
+    assert first["masking cause"] == "the output of agent (MaskingAgent) (on rank 1)"
+    assert first["one bad pair"] == second["one bad pair"] == "trained"
+    assert [event["health/skipped"] for event in events(tmp_path / "one", "train")].count(1.0) == 2, "once an epoch"
+    assert events(tmp_path / "one")[-1]["event"] == "end"
+    assert first["hopeless"] == second["hopeless"]
+    assert "not finite again at step" in first["hopeless"]
+    assert len(events(tmp_path / "hopeless", "rollback")) == 3
