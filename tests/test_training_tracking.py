@@ -12,6 +12,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,8 @@ SMALL = (
     "train.log_steps=1",
     "tracking.samples=1",
 )
+TINY = (*SMALL, "model.agent=none", "model.cascade.stages=1", "losses.modulation_correlation=0")
+"""Of which a checkpoint takes next to no time: for what does not depend on the model."""
 ABOUT = About({"a": "1"}, {"version.torch": "2"}, "model: {}\n", ("ds", "f" * 64, "/data/ds"))
 
 
@@ -73,9 +76,9 @@ def client(store: str) -> Any:
     return MlflowClient(tracking_uri=store)
 
 
-def launch(dataset: Path, run_dir: Path, store: str, *overrides: str, more: Sequence[str] = ()) -> Outcome:
-    sets = [part for override in (*SMALL, f"tracking.store={store}", *overrides) for part in ("--set", override)]
-    return run_training("launch", "--shards", dataset, "--run-dir", run_dir, "--local", *sets, *more)
+def launch(dataset: Path, run_dir: Path, store: str, *overrides: str, model: Sequence[str] = TINY) -> Outcome:
+    sets = [part for override in (*model, f"tracking.store={store}", *overrides) for part in ("--set", override)]
+    return run_training("launch", "--shards", dataset, "--run-dir", run_dir, "--local", *sets)
 
 
 def find_run(client: Any, run_dir: Path) -> Any:
@@ -95,7 +98,8 @@ def history(client: Any, run: Any, metric: str) -> list[tuple[int, float]]:
 def trained(dataset: Path, store: str, client: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two epochs of four steps with a GAN, which is dead on arrival: its rate is next to nothing."""
     run_dir = tmp_path_factory.mktemp("runs") / "trained"
-    done = launch(dataset, run_dir, store, "train.epochs=2", "losses.gan=0.1", "discriminator.learning_rate=1e-12")
+    gan = ("losses.gan=0.1", "discriminator.learning_rate=1e-12")
+    done = launch(dataset, run_dir, store, "train.epochs=2", *gan, model=SMALL)
     assert done.code == 0, done
     return run_dir
 
@@ -186,7 +190,7 @@ class Bomb:
 def train(dataset: Path, run_dir: Path, store: str, *overrides: str, watching: Sequence[Any] = ()) -> None:
     """What a launch does, with somebody watching."""
     options = ["tracking.sample_epochs=null", f"tracking.store={store}", *overrides]
-    config = load_settings(Config, None, [*SMALL, *options])
+    config = load_settings(Config, None, [*TINY, *options])
     run_dir.mkdir(exist_ok=True)
     with tracked(config.tracking, run_dir, describe_training(config, open_dataset(dataset), 1, None)) as run:
         train_rank(WorkerSpec(config, str(dataset), run_dir, None, None, None, run), local_runtime(), watching)
@@ -251,6 +255,15 @@ def test_a_run_ends_as_the_training_did(
     assert find_run(client, run_dir).info.status == status
 
 
+def test_a_change_is_told_as_long_as_it_holds(store: str, client: Any, tmp_path: Path) -> None:
+    run_dir = tmp_path / "changing"
+    run_dir.mkdir()
+    for value, told in (("1", None), ("2", "1 -> 2"), ("3", "1 -> 3"), ("1", None)):
+        with tracked(TrackingConfig(store=store), run_dir, replace(ABOUT, params={"a": value})):
+            pass
+        assert find_run(client, run_dir).data.tags.get("changed.a") == told
+
+
 def test_a_run_that_somebody_deleted_is_made_anew_and_gets_the_history(
     dataset: Path, store: str, client: Any, tmp_path: Path
 ) -> None:
@@ -291,7 +304,7 @@ def test_a_store_that_is_none_is_one_line(dataset: Path, tmp_path: Path, store: 
 
 
 def test_mlflow_may_go_away_and_the_training_goes_on(dataset: Path, tmp_path: Path, closed_port: int) -> None:
-    config = load_settings(Config, None, [*SMALL, "train.epochs=2", "tracking.sample_epochs=null"])
+    config = load_settings(Config, None, [*TINY, "train.epochs=2", "tracking.sample_epochs=null"])
     gone = MlflowRun(f"http://127.0.0.1:{closed_port}", "0" * 32)
     told = MemorySink()
     train_rank(WorkerSpec(config, str(dataset), tmp_path, None, None, None, gone), local_runtime(), [told])
