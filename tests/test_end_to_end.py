@@ -16,7 +16,7 @@ import soundfile
 import typer
 
 import shards.cli.app
-import training.cli
+import training.cli.app
 from pipeline.cli.app import app as pipeline_app
 from shards import open_dataset
 from shards.console import run
@@ -45,10 +45,10 @@ def line(ray_cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     call(pipeline_app, *encode, "--set", "output.samples_per_shard=2")
     call(shards.cli.app.app, "verify", folder / "ds")
     launch = ["launch", "--shards", folder / "ds", "--run-dir", folder / "run", "--config", "smoke", "--workers", 2]
-    call(training.cli.app, *launch, "--set", "train.epochs=3", "--set", "train.checkpoint_epochs=2")
+    call(training.cli.app.app, *launch, "--set", "train.epochs=3", "--set", "train.checkpoint_epochs=2")
     best = folder / "run" / "checkpoints" / "best"
     generate = ["generate", "--checkpoint", best, "--shards", folder / "ds", "--split", "train", "--count", 2]
-    call(training.cli.app, *generate, "--out", folder / "music")
+    call(training.cli.app.app, *generate, "--out", folder / "music")
     return folder
 
 
@@ -110,7 +110,7 @@ def test_generated_audio_is_music_and_no_copy(line: Path) -> None:
 def test_the_same_launch_again_changes_nothing(line: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = (line / "run" / "metrics.jsonl").read_bytes()
     launch = ["launch", "--shards", line / "ds", "--run-dir", line / "run", "--config", "smoke", "--workers", 2]
-    call(training.cli.app, *launch, "--set", "train.epochs=3", "--set", "train.checkpoint_epochs=2")
+    call(training.cli.app.app, *launch, "--set", "train.epochs=3", "--set", "train.checkpoint_epochs=2")
     assert "already trained to epoch 3" in capsys.readouterr().out
     assert (line / "run" / "metrics.jsonl").read_bytes() == before
 

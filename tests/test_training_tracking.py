@@ -34,6 +34,7 @@ from training.worker import WorkerSpec, train_rank
 
 pytest.importorskip("mlflow")
 
+ROOT = Path(__file__).parents[1]
 SMALL = (
     "model.cascade.layers=1",
     "model.cascade.feedforward=1",
@@ -76,9 +77,13 @@ def client(store: str) -> Any:
     return MlflowClient(tracking_uri=store)
 
 
+def options(dataset: Path, run_dir: Path, store: str, *overrides: str) -> list[str]:
+    sets = [part for override in (f"tracking.store={store}", *overrides) for part in ("--set", override)]
+    return ["launch", "--shards", str(dataset), "--run-dir", str(run_dir), "--local", *sets]
+
+
 def launch(dataset: Path, run_dir: Path, store: str, *overrides: str, model: Sequence[str] = TINY) -> Outcome:
-    sets = [part for override in (*model, f"tracking.store={store}", *overrides) for part in ("--set", override)]
-    return run_training("launch", "--shards", dataset, "--run-dir", run_dir, "--local", *sets)
+    return run_training(*options(dataset, run_dir, store, *model, *overrides))
 
 
 def find_run(client: Any, run_dir: Path) -> Any:
@@ -407,6 +412,30 @@ def test_closing_an_outbox_sends_what_is_left() -> None:
         box.log(at("train", step, 0.0))
     box.close()
     assert taken == list(range(250))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_run_that_is_stopped_is_killed_until_it_goes_on(
+    dataset: Path, store: str, client: Any, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    run_dir = tmp_path / f"stopped-{number.name}"
+    endless = [*TINY, "train.epochs=100000", "train.patience=null", "tracking.sample_epochs=null"]
+    command = [sys.executable, "-m", "training", *options(dataset, run_dir, store, *endless)]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: any(event["step"] >= 7 for event, _ in read_events(run_dir / "metrics.jsonl")))
+    process.send_signal(number)
+    _, said = process.communicate()
+    assert process.returncode == code, said
+    run = find_run(client, run_dir)
+    assert run.info.status == "KILLED"
+    reached = history(client, run, "loss/total")
+    assert [step for step, _ in reached] == list(range(1, len(reached) + 1))
+    enough = f"train.epochs={len(reached) // 4 + 1}"
+    assert launch(dataset, run_dir, store, enough, "tracking.sample_epochs=null").code == 0
+    run = find_run(client, run_dir)
+    assert run.info.status == "FINISHED"
+    assert len(history(client, run, "loss/total")) == 4 * (len(reached) // 4 + 1)
 
 
 @contextmanager
