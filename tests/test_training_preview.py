@@ -35,6 +35,8 @@ SMALL = (
     "tracking.mlflow=off",
     "tracking.samples=1",
 )
+SINGLE = ("model.agent=none", "model.cascade.stages=1")
+"""A small model without an agent: for what does not depend on the model."""
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +143,7 @@ def test_pairs_are_taken_from_all_over_the_split(dataset: Path, tmp_path: Path) 
 
 def test_a_preview_that_fails_is_a_line_and_the_training_goes_on(dataset: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
-    config = load_settings(Config, None, [*SMALL, "train.epochs=2", "tracking.sample_epochs=1"])
+    config = load_settings(Config, None, [*SMALL, *SINGLE, "train.epochs=2", "tracking.sample_epochs=1"])
     run_dir.mkdir()
     (run_dir / "samples").write_text("a file where the folder should be")
     told = MemorySink()

@@ -12,6 +12,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from training.worker import WorkerSpec, train_rank
 
 pytest.importorskip("mlflow")
 
+ROOT = Path(__file__).parents[1]
 SMALL = (
     "model.cascade.layers=1",
     "model.cascade.feedforward=1",
@@ -42,6 +44,8 @@ SMALL = (
     "train.log_steps=1",
     "tracking.samples=1",
 )
+TINY = (*SMALL, "model.agent=none", "model.cascade.stages=1", "losses.modulation_correlation=0")
+"""Of which a checkpoint takes next to no time: for what does not depend on the model."""
 ABOUT = About({"a": "1"}, {"version.torch": "2"}, "model: {}\n", ("ds", "f" * 64, "/data/ds"))
 
 
@@ -73,9 +77,13 @@ def client(store: str) -> Any:
     return MlflowClient(tracking_uri=store)
 
 
-def launch(dataset: Path, run_dir: Path, store: str, *overrides: str, more: Sequence[str] = ()) -> Outcome:
-    sets = [part for override in (*SMALL, f"tracking.store={store}", *overrides) for part in ("--set", override)]
-    return run_training("launch", "--shards", dataset, "--run-dir", run_dir, "--local", *sets, *more)
+def options(dataset: Path, run_dir: Path, store: str, *overrides: str) -> list[str]:
+    sets = [part for override in (f"tracking.store={store}", *overrides) for part in ("--set", override)]
+    return ["launch", "--shards", str(dataset), "--run-dir", str(run_dir), "--local", *sets]
+
+
+def launch(dataset: Path, run_dir: Path, store: str, *overrides: str, model: Sequence[str] = TINY) -> Outcome:
+    return run_training(*options(dataset, run_dir, store, *model, *overrides))
 
 
 def find_run(client: Any, run_dir: Path) -> Any:
@@ -95,7 +103,8 @@ def history(client: Any, run: Any, metric: str) -> list[tuple[int, float]]:
 def trained(dataset: Path, store: str, client: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two epochs of four steps with a GAN, which is dead on arrival: its rate is next to nothing."""
     run_dir = tmp_path_factory.mktemp("runs") / "trained"
-    done = launch(dataset, run_dir, store, "train.epochs=2", "losses.gan=0.1", "discriminator.learning_rate=1e-12")
+    gan = ("losses.gan=0.1", "discriminator.learning_rate=1e-12")
+    done = launch(dataset, run_dir, store, "train.epochs=2", *gan, model=SMALL)
     assert done.code == 0, done
     return run_dir
 
@@ -186,7 +195,7 @@ class Bomb:
 def train(dataset: Path, run_dir: Path, store: str, *overrides: str, watching: Sequence[Any] = ()) -> None:
     """What a launch does, with somebody watching."""
     options = ["tracking.sample_epochs=null", f"tracking.store={store}", *overrides]
-    config = load_settings(Config, None, [*SMALL, *options])
+    config = load_settings(Config, None, [*TINY, *options])
     run_dir.mkdir(exist_ok=True)
     with tracked(config.tracking, run_dir, describe_training(config, open_dataset(dataset), 1, None)) as run:
         train_rank(WorkerSpec(config, str(dataset), run_dir, None, None, None, run), local_runtime(), watching)
@@ -251,6 +260,15 @@ def test_a_run_ends_as_the_training_did(
     assert find_run(client, run_dir).info.status == status
 
 
+def test_a_change_is_told_as_long_as_it_holds(store: str, client: Any, tmp_path: Path) -> None:
+    run_dir = tmp_path / "changing"
+    run_dir.mkdir()
+    for value, told in (("1", None), ("2", "1 -> 2"), ("3", "1 -> 3"), ("1", None)):
+        with tracked(TrackingConfig(store=store), run_dir, replace(ABOUT, params={"a": value})):
+            pass
+        assert find_run(client, run_dir).data.tags.get("changed.a") == told
+
+
 def test_a_run_that_somebody_deleted_is_made_anew_and_gets_the_history(
     dataset: Path, store: str, client: Any, tmp_path: Path
 ) -> None:
@@ -291,7 +309,7 @@ def test_a_store_that_is_none_is_one_line(dataset: Path, tmp_path: Path, store: 
 
 
 def test_mlflow_may_go_away_and_the_training_goes_on(dataset: Path, tmp_path: Path, closed_port: int) -> None:
-    config = load_settings(Config, None, [*SMALL, "train.epochs=2", "tracking.sample_epochs=null"])
+    config = load_settings(Config, None, [*TINY, "train.epochs=2", "tracking.sample_epochs=null"])
     gone = MlflowRun(f"http://127.0.0.1:{closed_port}", "0" * 32)
     told = MemorySink()
     train_rank(WorkerSpec(config, str(dataset), tmp_path, None, None, None, gone), local_runtime(), [told])
@@ -394,6 +412,30 @@ def test_closing_an_outbox_sends_what_is_left() -> None:
         box.log(at("train", step, 0.0))
     box.close()
     assert taken == list(range(250))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_run_that_is_stopped_is_killed_until_it_goes_on(
+    dataset: Path, store: str, client: Any, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    run_dir = tmp_path / f"stopped-{number.name}"
+    endless = [*TINY, "train.epochs=100000", "train.patience=null", "tracking.sample_epochs=null"]
+    command = [sys.executable, "-m", "training", *options(dataset, run_dir, store, *endless)]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: any(event["step"] >= 7 for event, _ in read_events(run_dir / "metrics.jsonl")))
+    process.send_signal(number)
+    _, said = process.communicate()
+    assert process.returncode == code, said
+    run = find_run(client, run_dir)
+    assert run.info.status == "KILLED"
+    reached = history(client, run, "loss/total")
+    assert [step for step, _ in reached] == list(range(1, len(reached) + 1))
+    enough = f"train.epochs={len(reached) // 4 + 1}"
+    assert launch(dataset, run_dir, store, enough, "tracking.sample_epochs=null").code == 0
+    run = find_run(client, run_dir)
+    assert run.info.status == "FINISHED"
+    assert len(history(client, run, "loss/total")) == 4 * (len(reached) // 4 + 1)
 
 
 @contextmanager

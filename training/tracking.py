@@ -18,12 +18,14 @@ from shards.errors import CascadenceError
 from shards.files import COMPLETE, read_json, write_json
 from shards.settings import Settings
 from training.events import METRICS, Event, Sink, append_event, make_warning, metrics_of, read_events
+from training.health import HEALTH
 from training.outbox import Outbox
+from training.profiling import PROFILE
 
 RUN_RECORD = "run.json"
 METRICS_A_CALL, PARAMS_A_CALL = 900, 100
 """MLflow's own limits are 1000, together with the tags, and 100."""
-HEALTH, RULE = "health", "health.rule."
+TAG, RULE = "health", "health.rule."
 CURVES = {"train": "loss/total", "epoch": "val/loss/total"}
 """By kind of event, a metric that each of them has."""
 
@@ -84,19 +86,27 @@ def tracked(
 
 def _begin(settings: TrackingConfig, run_dir: Path, about: About) -> MlflowRun:
     store = _store(settings.store, run_dir)
-    try:
+    with _asking(store):
         client = _client(store)
-        known = _known_run(client, run_dir)
-        run_id = known or _create(client, settings.experiment, store, run_dir)
+        run_id = _known_run(client, run_dir) or _create(client, settings.experiment, store, run_dir)
+    # Kept before anything else can fail: whatever becomes of this launch, the next one finds the run.
+    write_json(run_dir / RUN_RECORD, {"store": _without_password(store), "run_id": run_id})
+    with _asking(store):
         client.update_run(run_id, status="RUNNING")
         _describe(client, run_id, about)
-    except Exception as error:  # MLflow's own, its database's, its HTTP client's
+    return MlflowRun(store, run_id)
+
+
+@contextmanager
+def _asking(store: str) -> Iterator[None]:
+    """Put into one line what MLflow, its database or its HTTP client raise."""
+    try:
+        yield
+    except Exception as error:
         raise CascadenceError(
             f"MLflow's store {_without_password(store)} can't be used: {_cause(error)}; start it, or name another one "
             "with --set tracking.store=URI, or go without: --set tracking.mlflow=off"
         ) from error
-    write_json(run_dir / RUN_RECORD, {"store": _without_password(store), "run_id": run_id})
-    return MlflowRun(store, run_id)
 
 
 def _store(wanted: str | None, run_dir: Path) -> str:
@@ -126,7 +136,10 @@ def _create(client: Any, experiment: str, store: str, run_dir: Path) -> str:
     if found is not None:
         experiment_id = found.experiment_id
     else:
-        experiment_id = client.create_experiment(experiment, artifact_location=_artifacts(store, run_dir))
+        place = _artifacts(store, run_dir)
+        # Without the tag MLflow's pages take a training for a chat program.
+        kind = {"mlflow.experimentKind": "custom_model_development"}
+        experiment_id = client.create_experiment(experiment, artifact_location=place, tags=kind)
     name = f"{run_dir.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     return str(client.create_run(experiment_id, run_name=name).info.run_id)
 
@@ -155,6 +168,9 @@ def _describe(client: Any, run_id: str, about: About) -> None:
         if there.data.params.get(name, value) != value
     }
     client.log_batch(run_id, tags=[RunTag(name, value) for name, value in (about.tags | changed).items()])
+    for name in there.data.tags:
+        if name.startswith("changed.") and name not in changed:
+            client.delete_tag(run_id, name)
     if not there.inputs.dataset_inputs:
         name, fingerprint, address = about.dataset
         # The digest is for people, and at most 36 characters; the whole one is among the parameters.
@@ -168,9 +184,9 @@ def _end(run: MlflowRun, status: str, run_dir: Path) -> None:
     try:
         client = _client(run.store)
         client.set_terminated(run.run_id, status)
-        for file in (run_dir / "health.json", *sorted((run_dir / "profile").glob("*"))):
+        for file in (run_dir / HEALTH, *sorted((run_dir / PROFILE).glob("*"))):
             if file.is_file() and file.name != COMPLETE:
-                client.log_artifact(run.run_id, str(file), "profile" if file.parent != run_dir else None)
+                client.log_artifact(run.run_id, str(file), PROFILE if file.parent != run_dir else None)
     except Exception as error:  # a training is not lost because somebody else's server is
         _warn_once(run_dir, f"{_unanswered(run, error)}; there the run may still be RUNNING")
 
@@ -280,7 +296,7 @@ def mlflow_sink(run: MlflowRun, run_dir: Path, past: Sequence[Event], warn: Call
 def health_tags(red: Mapping[str, str]) -> dict[str, str]:
     """Name the tags of a run's health: green or red, the red rules, and of each its value and mend."""
     rules = {f"{RULE}{rule}": told for rule, told in red.items()}
-    return {HEALTH: "red" if red else "green", f"{HEALTH}.red": ", ".join(red) or "none", **rules}
+    return {TAG: "red" if red else "green", f"{TAG}.red": ", ".join(red) or "none", **rules}
 
 
 def _milliseconds(event: Event) -> int:
