@@ -41,7 +41,7 @@ bench: $(STAMP)
 	$(BIN)/python -m benchmarks.scale
 	$(BIN)/python -m benchmarks.encode
 	$(BIN)/python -m benchmarks.audio_losses
-	$(BIN)/python -m benchmarks.attention
+	$(BIN)/python -m benchmarks.model
 
 # The other loaders pin an older numpy than constraints.txt, so they get an environment of their own.
 peers: .venv-bench/.installed

@@ -7,9 +7,6 @@ process of its own: the peak during one value and gradient, above what was in us
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 import tempfile
 from functools import partial
 from pathlib import Path
@@ -18,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.memory import growth_mb, in_own_process
 from benchmarks.timing import compare, measure, report, use_one_thread, wants_json
 from benchmarks.weights import seeded_weights
 from shards.codec import CODEC_NAMES, Codec, load_codec
@@ -27,7 +25,6 @@ FRAMES, CROP_FRAMES = 1200, 150
 START = (FRAMES - CROP_FRAMES) // 2
 WAYS = {"full 16 s": (0, FRAMES), "crop 2 s": (START, START + CROP_FRAMES)}
 BASELINE = "full 16 s"
-MEMORY = "--memory-of"
 
 
 def main() -> None:
@@ -37,7 +34,7 @@ def main() -> None:
     for name in CODEC_NAMES:
         codec = seeded_codec(name)
         own = compare(measure({way: partial(value_and_gradient, codec, way) for way in WAYS}), BASELINE)
-        peaks = {way: peak_of_process(name, way) for way in WAYS}
+        peaks = {way: in_own_process(peak_of, name, way) for way in WAYS}
         for row in own:
             way = row["name"]
             row |= {"name": f"{name}, {way}", "peak_mb": peaks[way], "memory_ratio": _memory_ratio(peaks, way)}
@@ -65,32 +62,13 @@ def seeded_codec(name: str) -> Codec:
         return load_codec(name, seeded_weights(Path(folder)), allow_unknown_weights=True)
 
 
-def peak_of_process(codec: str, way: str) -> float | None:
-    """Measure the peak memory of one value and gradient in MB; None where the system does not tell."""
-    command = [sys.executable, "-m", "benchmarks.audio_losses", MEMORY, codec, way]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    peak: float | None = json.loads(done.stdout)
-    return peak
-
-
-def measure_memory(name: str, way: str) -> float | None:
-    """Reset this process's peak (Linux only), compute once, and tell the growth in MB."""
-    status = Path("/proc/self/status")
+def peak_of(name: str, way: str) -> float | None:
+    """Compute once in this process and tell by how many MB its memory grew."""
     use_one_thread()
     codec = seeded_codec(name)
     # Once on a few frames: what libraries set up at their first use is not the decode's memory.
     torch.autograd.backward(codec.decode_crop(torch.zeros(1, codec.spec.dim, 8, requires_grad=True), 0, 8).sum())
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-        before = _kilobytes(status, "VmRSS")
-        value_and_gradient(codec, way)
-        return (_kilobytes(status, "VmHWM") - before) * 1024 / 1e6
-    except OSError:
-        return None
-
-
-def _kilobytes(status: Path, key: str) -> int:
-    return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith(key))
+    return growth_mb(partial(value_and_gradient, codec, way))
 
 
 def _memory_ratio(peaks: dict[str, float | None], way: str) -> float | None:
@@ -99,7 +77,4 @@ def _memory_ratio(peaks: dict[str, float | None], way: str) -> float | None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == [MEMORY]:
-        print(json.dumps(measure_memory(sys.argv[2], sys.argv[3])))
-    else:
-        main()
+    main()

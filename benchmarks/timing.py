@@ -62,7 +62,9 @@ def wants_json(description: str) -> bool:
     return bool(parser.parse_args().json)
 
 
-def report(title: str, baseline: str, rows: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
+def report(
+    title: str, baseline: str, rows: Sequence[Mapping[str, Any]], *, as_json: bool, rounds: int = ROUNDS
+) -> None:
     """Print rows of equal keys, with what they were measured on."""
     measured_on = {
         "cores": os.cpu_count(),
@@ -70,13 +72,13 @@ def report(title: str, baseline: str, rows: Sequence[Mapping[str, Any]], *, as_j
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "python": platform.python_version(),
-        "rounds": ROUNDS,
+        "rounds": rounds,
     }
     if as_json:
         print(json.dumps({"title": title, "baseline": baseline, "measured_on": measured_on, "rows": rows}, indent=2))
         return
     print(title)
-    print(f"medians of {ROUNDS} rounds in turns; ratio 1.00 is: {baseline}")
+    print(f"medians of {rounds} rounds in turns; ratio 1.00 is: {baseline}")
     print(", ".join(f"{name} {value}" for name, value in measured_on.items() if name != "rounds"))
     cells = [[_cell(value) for value in row.values()] for row in rows]
     heads = list(rows[0])

@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.config import EncodeConfig
-from pipeline.heap import keep_freed_memory
 from shards.audio import Samples
 from shards.codec import Codec
+from shards.heap import keep_freed_memory
 
 
 class Encoder:

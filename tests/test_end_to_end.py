@@ -16,12 +16,12 @@ import soundfile
 import typer
 
 import shards.cli.app
-import training.cli
+import training.cli.app
 from pipeline.cli.app import app as pipeline_app
 from shards import open_dataset
 from shards.console import run
 from training.checkpoint import load_model
-from training.tracking import read_events
+from training.events import read_events
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.slow
@@ -45,10 +45,10 @@ def line(ray_cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     call(pipeline_app, *encode, "--set", "output.samples_per_shard=2")
     call(shards.cli.app.app, "verify", folder / "ds")
     launch = ["launch", "--shards", folder / "ds", "--run-dir", folder / "run", "--config", "smoke", "--workers", 2]
-    call(training.cli.app, *launch, "--set", "train.epochs=3", "--set", "train.checkpoint_epochs=2")
+    call(training.cli.app.app, *launch, "--set", "train.epochs=3", "--set", "train.checkpoint_epochs=2")
     best = folder / "run" / "checkpoints" / "best"
     generate = ["generate", "--checkpoint", best, "--shards", folder / "ds", "--split", "train", "--count", 2]
-    call(training.cli.app, *generate, "--out", folder / "music")
+    call(training.cli.app.app, *generate, "--out", folder / "music")
     return folder
 
 
@@ -85,7 +85,8 @@ def test_mlflow_holds_one_finished_run_with_its_curves(line: Path) -> None:
     history = client.get_metric_history(found.info.run_id, "val/loss/total")
     told = [e["val/loss/total"] for e, _ in read_events(line / "run" / "metrics.jsonl") if e["event"] == "epoch"]
     assert [point.value for point in history] == pytest.approx(told)
-    assert [artifact.path for artifact in client.list_artifacts(found.info.run_id)] == ["config.yaml"]
+    kept = [artifact.path for artifact in client.list_artifacts(found.info.run_id)]
+    assert kept == ["config.yaml", "health.json", "samples"]
 
 
 def test_generated_audio_is_music_and_no_copy(line: Path) -> None:
@@ -109,7 +110,7 @@ def test_generated_audio_is_music_and_no_copy(line: Path) -> None:
 def test_the_same_launch_again_changes_nothing(line: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = (line / "run" / "metrics.jsonl").read_bytes()
     launch = ["launch", "--shards", line / "ds", "--run-dir", line / "run", "--config", "smoke", "--workers", 2]
-    call(training.cli.app, *launch, "--set", "train.epochs=3", "--set", "train.checkpoint_epochs=2")
+    call(training.cli.app.app, *launch, "--set", "train.epochs=3", "--set", "train.checkpoint_epochs=2")
     assert "already trained to epoch 3" in capsys.readouterr().out
     assert (line / "run" / "metrics.jsonl").read_bytes() == before
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from command import run_training
 from make_data import make_dataset
 
 from shards import open_dataset
@@ -18,29 +19,33 @@ from shards.console import run
 from shards.errors import CascadenceError, DatasetError
 from shards.schema import CodecSpec
 from shards.settings import load_settings
-from training.checkpoint import CheckpointRecord, open_checkpoint, save_checkpoint
-from training.cli import app
+from training.checkpoint import CheckpointRecord, load_model, open_checkpoint, save_checkpoint
+from training.cli.app import app
 from training.config import Config
 from training.generate import SourcePair, describe, generate, pairs_from_shards, soft_limit
 from training.models.build import build_model
-from training.optim import build_optimizer
-from training.state import TrainState
+from training.models.cascade import Cascade
+from training.models.compositional_agent import COMPONENTS
+from training.state import new_state
 
-CONFIG = load_settings(Config, None, ["model.cascade.layers=1"])
+SMALL = ["model.cascade.layers=1", "model.cascade.feedforward=1"]
+CONFIG = load_settings(Config, None, SMALL)
 MDCT = CodecSpec(name="mdct", stage="transform")
+
+
+def save(path: Path, config: Config) -> Path:
+    """A checkpoint of a model that has learnt nothing."""
+    state = new_state(config, 128, torch.device("cpu"))
+    record = CheckpointRecord(
+        codec=MDCT, dataset_fingerprint="f" * 64, frames=75, progress=state.progress.as_json(), metrics={}
+    )
+    save_checkpoint(path, state, config, record)
+    return path
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    model = build_model(CONFIG.model, 128)
-    state = TrainState(model, build_optimizer(CONFIG.optimizer, model.parameters(), torch.device("cpu")))
-    record = CheckpointRecord(
-        codec=MDCT, dataset_fingerprint="f" * 64, frames=75, progress=state.progress.as_json(), metrics={}
-    )
-    path = tmp_path_factory.mktemp("run") / "best"
-    save_checkpoint(path, state, CONFIG, record)
-    return path
+    return save(tmp_path_factory.mktemp("run") / "best", CONFIG)
 
 
 @pytest.fixture(scope="module")
@@ -163,6 +168,45 @@ def test_another_codecs_shards_are_refused(checkpoint: Path, tmp_path: Path) -> 
 
 def test_an_output_that_is_not_finite_is_refused() -> None:
     model = build_model(CONFIG.model, 128).eval()
-    latents = torch.full((128, 10), float("nan"))
+    assert isinstance(model, Cascade)
+    torch.nn.init.constant_(model.stages[1].projection.norm.bias, float("inf"))
+    latents = torch.randn(128, 10)
     with pytest.raises(CascadenceError, match="output is not finite"):
         generate(model, load_codec("mdct"), SourcePair("broken", latents, latents))
+
+
+@pytest.mark.parametrize("side", ["input", "target"])
+def test_a_source_that_is_not_finite_is_named(side: str) -> None:
+    model = build_model(CONFIG.model, 128).eval()
+    sources = {"input": torch.randn(128, 10), "target": torch.randn(128, 10)}
+    sources[side][3, 4] = float("nan")
+    with pytest.raises(DatasetError, match=f"sample broken: its {side} holds values that are not finite"):
+        generate(model, load_codec("mdct"), SourcePair("broken", **sources))
+
+
+@pytest.mark.parametrize(
+    ("kind", "measures"),
+    [
+        (["model.agent=none", "model.cascade.stages=1"], set()),
+        (["model.agent=none", "model.fixed_masks.kind=energy"], {"complementarity"}),
+        (["model.agent=compositional", "model.compositional.layers=1"], {f"{name}_weight" for name in COMPONENTS}),
+    ],
+)
+def test_every_kind_of_model_makes_pieces_and_tells_of_itself(
+    dataset: Path, tmp_path: Path, kind: list[str], measures: set[str]
+) -> None:
+    saved = save(tmp_path / "best", load_settings(Config, None, [*SMALL, *kind]))
+    (pair,) = pairs_from_shards(open_dataset(dataset), open_checkpoint(saved), "val", 1)
+    metrics = generate(load_model(saved), load_codec("mdct"), pair).metrics
+    assert measures <= set(metrics)
+    assert ("complementarity" in metrics) == ("complementarity" in measures)
+    assert 0.3 < metrics["output_rms"] / metrics["input_rms"] < 3
+
+
+def test_a_model_without_masks_has_no_complementarity_to_show(dataset: Path, tmp_path: Path) -> None:
+    saved = save(tmp_path / "best", load_settings(Config, None, [*SMALL, "model.agent=none"]))
+    shown = run_training(
+        "generate", "--checkpoint", saved, "--shards", dataset, "--count", 1, "--out", tmp_path / "out"
+    )
+    assert shown.code == 0, shown.err
+    assert shown.out.splitlines()[1].rstrip().endswith(" -")

@@ -12,15 +12,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from command import assert_one_line, run_training
 from make_data import make_dataset
 
 from shards.console import run
 from shards.schema import CodecSpec
-from training.checkpoint import load_model, newest_checkpoint
-from training.cli import app
-from training.tracking import read_events
+from training.checkpoint import load_model, newest_checkpoint, open_checkpoint
+from training.cli.app import app
+from training.events import read_events
 
 ROOT = Path(__file__).parents[1]
+GAME = ("losses.gan=0.1", "discriminator.channels=[16, 16, 16, 16]", "discriminator.learning_rate=1e-3")
 SMALL = [
     "model.cascade.layers=1",
     "data.batch_size=2",
@@ -131,6 +133,62 @@ def test_a_killed_run_goes_on_to_the_same_weights(dataset: Path, undisturbed: Pa
     assert [e["step"] for e in events if e["event"] == "train"] == list(range(1, 13)), "each step is told once"
 
 
+def test_a_game_goes_on_to_the_same_weights(dataset: Path, tmp_path: Path) -> None:
+    overrides = (*GAME, "model.cascade.feedforward=1", "train.checkpoint_epochs=1")
+    assert launch(dataset, tmp_path / "whole", "train.epochs=2", *overrides) == 0
+    start = str(tmp_path / "whole" / "checkpoints" / "epoch_0001")
+    assert launch(dataset, tmp_path / "again", "train.epochs=2", *overrides, extra=("--resume", start)) == 0
+    whole, again = (open_checkpoint(tmp_path / name / "checkpoints" / "last") for name in ("whole", "again"))
+    for part in ("model", "optimizer", "discriminator", "discriminator_optimizer"):
+        ours, theirs = whole.weights(part), again.weights(part)
+        assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []
+    events = [event for event, _ in read_events(tmp_path / "whole" / "metrics.jsonl") if event["event"] == "train"]
+    assert all({"loss/gan", "gan/real_accuracy", "gan/fake_accuracy"} <= set(event) for event in events)
+
+
+def test_a_new_run_begins_with_the_weights_of_another(dataset: Path, undisturbed: Path, tmp_path: Path) -> None:
+    start = undisturbed / "checkpoints" / "last"
+    # With a rate of next to nothing the weights after an epoch are those it began with.
+    still = ("train.epochs=1", "optimizer.learning_rate=1e-30", "optimizer.weight_decay=0", *GAME)
+    outcome = run_training(*options(dataset, tmp_path / "run", *still), "--init-from", start)
+    assert outcome.code == 0, outcome.err
+    said = outcome.err.splitlines()
+    before, after = load_model(start).state_dict(), weights(tmp_path / "run")
+    assert said[0] == f"{start}: 100.0% of the model: {len(before)} tensors kept, 0 re-initialised, 0 dropped"
+    assert said[1] == f"{start}: 0.0% of the discriminator: 0 tensors kept, 12 re-initialised, 0 dropped"
+    assert said[2] == "  re-initialised: convolutions.0.weight (is missing)"
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    # The power iteration of the spectral norm goes on with every forward pass.
+    assert {name.rpartition(".")[2] for name in moved} <= {"_u", "_v"}
+    first = open_checkpoint(tmp_path / "run" / "checkpoints" / "last").progress
+    assert (first.step, first.epoch) == (4, 1), "a run of its own, from its first step"
+    assert first.best_epoch == 1
+
+
+def test_a_run_that_goes_on_asks_no_other_checkpoint(dataset: Path, undisturbed: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    assert launch(dataset, run_dir, "train.epochs=1") == 0
+    again = run_training(
+        *options(dataset, run_dir, "train.epochs=3"), "--init-from", undisturbed / "checkpoints" / "last"
+    )
+    assert again.code == 0
+    assert "of the model" not in again.err
+    assert_equal_weights(run_dir, undisturbed)
+
+
+def test_what_does_not_fit_a_new_run_is_named(dataset: Path, undisturbed: Path, tmp_path: Path) -> None:
+    start = undisturbed / "checkpoints" / "last"
+    other = ("train.epochs=1", "model.cascade.layers=2", "model.masking.channels=128")
+    outcome = run_training(*options(dataset, tmp_path / "run", *other), "--init-from", start, "--json")
+    assert outcome.code == 0, outcome.err
+    assert outcome.json["epoch"] == 1
+    assert "  re-initialised: stages.0.layers.1.qkv.weight (is missing)" in outcome.err
+    assert "  re-initialised: agent.input_head.0.weight (has [128, 256, 3], wants [64, 128, 3])" in outcome.err
+    refused = run_training(*options(dataset, tmp_path / "other"), "--init-from", tmp_path / "nothing")
+    assert_one_line(refused, 1, "nothing: there is no such checkpoint")
+    assert not (tmp_path / "other").exists()
+
+
 def test_ctrl_c_keeps_the_last_checkpoint_and_says_how_to_go_on(dataset: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "stopped"
     stopped = start_and_signal(dataset, run_dir, signal.SIGINT, "train.epochs=500")
@@ -173,6 +231,8 @@ def test_resume_never_and_from_a_path(
         (("--set", "train.epoch=3"), 2, "unknown key 'train.epoch'; did you mean 'train.epochs'?"),
         (("--set", "losses.rms_inptu=1"), 2, "did you mean 'losses.rms_input'?"),
         (("--set", "train.epochs=none"), 2, "train.epochs"),
+        (("--set", "model.agent=masking+compositional"), 2, "model.agent: 2 agents are asked for"),
+        (("--set", "losses.gan=0.1", "--set", "data.batch_size=1"), 2, "losses.gan 0.1 with data.batch_size 1"),
         (("--config", "smok"), 2, "did you mean 'smoke'?"),
         (("--workers", "2"), 2, "--local trains in this one process"),
         (("--resume", "/nowhere"), 1, "/nowhere: there is no such checkpoint"),
@@ -232,6 +292,13 @@ def test_a_small_dataset_trains_with_smaller_batches(dataset: Path, tmp_path: Pa
     assert [e["step"] for e in events if e["event"] == "train"] == [1]
 
 
+def test_a_game_needs_two_pairs_a_rank(tmp_path: Path) -> None:
+    lonely = make_dataset(tmp_path / "lonely", {"train": [1]})
+    refused = run_training(*options(lonely, tmp_path / "run", *GAME))
+    assert_one_line(refused, 1, "1 pairs to train on are not 2 for each of 1 workers, which losses.gan needs")
+    assert not (tmp_path / "run").exists()
+
+
 def test_without_validation_pairs_the_training_loss_decides(tmp_path: Path) -> None:
     plain = make_dataset(tmp_path / "plain", {"train": [4]})
     assert launch(plain, tmp_path / "run", "train.epochs=1") == 0
@@ -243,7 +310,7 @@ def test_local_training_needs_neither_ray_nor_mlflow(dataset: Path, tmp_path: Pa
         "import sys\n"
         "sys.modules['ray'] = sys.modules['mlflow'] = None  # as if they were not installed\n"
         "from shards.console import run\n"
-        "from training.cli import app\n"
+        "from training.cli.app import app\n"
         f"run(app, 'training', {options(dataset, tmp_path / 'run', 'train.epochs=1', 'tracking.mlflow=on')!r})\n"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)

@@ -115,9 +115,12 @@ def open_checkpoint(path: Path | str) -> Checkpoint:
         )
     try:
         record = CheckpointRecord.model_validate(content)
-        config = validate(Config, yaml.safe_load((folder / "config.yaml").read_text()), str(folder / "config.yaml"))
-    except (ValidationError, OSError, yaml.YAMLError) as error:
-        raise CascadenceError(f"{folder}: can't be read ({error}); use another one of {folder.parent}") from None
+        Progress.from_json(record.progress)
+        text = (folder / "config.yaml").read_text(encoding="utf-8")
+        config = validate(Config, yaml.safe_load(text), str(folder / "config.yaml"))
+    except (ValidationError, KeyError, OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        what = " ".join(f"{type(error).__name__}: {error}".split())
+        raise CascadenceError(f"{folder}: can't be read ({what}); use another one of {folder.parent}") from None
     return Checkpoint(folder, config, record)
 
 
@@ -135,10 +138,7 @@ def load_model(ckpt_dir: Path | str) -> Model:
 
 def judged_weights(checkpoint: Checkpoint) -> dict[str, Tensor]:
     """Read the weights that validation judged: the moving average where the training kept one."""
-    if not checkpoint.has(AVERAGE):
-        return checkpoint.weights()
-    average = checkpoint.weights(AVERAGE)
-    return {name.removeprefix("module."): w for name, w in average.items() if name.startswith("module.")}
+    return checkpoint.weights(AVERAGE if checkpoint.has(AVERAGE) else MODEL)
 
 
 def restore_state(checkpoint: Checkpoint, state: TrainState) -> None:
@@ -156,14 +156,15 @@ def restore_state(checkpoint: Checkpoint, state: TrainState) -> None:
     state.progress = checkpoint.progress
 
 
-def initialise_state(checkpoint: Checkpoint, state: TrainState) -> LoadReport:
-    """Begin a new training with what fits of a checkpoint's weights; returns what became of each tensor."""
-    report = load_partially(state.model, judged_weights(checkpoint))
+def initialise_state(checkpoint: Checkpoint, state: TrainState) -> dict[str, LoadReport]:
+    """Begin a new training with what fits of a checkpoint's weights; returns what became of each part's tensors."""
+    reports = {MODEL: load_partially(state.model, judged_weights(checkpoint))}
     if state.average is not None:
-        load_partially(state.average.module, state.model.state_dict())
-    if state.adversary is not None and checkpoint.has(DISCRIMINATOR):
-        load_partially(state.adversary.discriminator, checkpoint.weights(DISCRIMINATOR))
-    return report
+        load_partially(state.average, state.model.state_dict())
+    if state.adversary is not None:
+        judge = checkpoint.weights(DISCRIMINATOR) if checkpoint.has(DISCRIMINATOR) else {}
+        reports[DISCRIMINATOR] = load_partially(state.adversary.discriminator, judge)
+    return reports
 
 
 def require_same_data(checkpoint: Checkpoint, fingerprint: str) -> None:
@@ -175,9 +176,10 @@ def require_same_data(checkpoint: Checkpoint, fingerprint: str) -> None:
         )
 
 
-def newest_checkpoint(run_dir: Path) -> Checkpoint | None:
-    """Find the complete checkpoint of a run that is furthest on; None where there is none."""
-    found = [open_checkpoint(path) for path in _complete(run_dir / CHECKPOINTS)]
+def newest_checkpoint(run_dir: Path, before: int | None = None) -> Checkpoint | None:
+    """Find the complete checkpoint of a run that is furthest on, of those before a step; None where there is none."""
+    every = [open_checkpoint(path) for path in _complete(run_dir / CHECKPOINTS)]
+    found = [checkpoint for checkpoint in every if before is None or checkpoint.progress.step < before]
     return max(found, key=lambda checkpoint: checkpoint.progress.order, default=None)
 
 
@@ -202,9 +204,9 @@ def _restore_optimizer(checkpoint: Checkpoint, part: str, optimizer: torch.optim
         number, _, slot = name.partition(".")
         slots.setdefault(int(number), {})[slot] = tensor
     own = optimizer.state_dict()["param_groups"]
-    # The rates are the configuration's, the rest is the checkpoint's: a resume with a lower rate is a lower rate.
+    # What the configuration says, and `fused`, which the device decides, are of now: a resume with a lower rate has it.
     groups = [
-        {**saved, "lr": now["lr"], "weight_decay": now["weight_decay"]}
+        saved | {name: now[name] for name in ("lr", "weight_decay", "betas", "fused")}
         for saved, now in zip(checkpoint.record.optimizer_groups[part], own, strict=True)
     ]
     optimizer.load_state_dict({"state": slots, "param_groups": groups})

@@ -15,6 +15,7 @@ from training.models.build import AGENT_LOSSES, ModelConfig
 from training.models.discriminator import DiscriminatorConfig
 from training.optim import OptimizerConfig
 from training.schedule import ScheduleConfig
+from training.tracking import TrackingConfig
 
 CONFIGS = Path(__file__).parent / "configs"
 
@@ -27,7 +28,7 @@ class TrainConfig(Settings):
     audio_crop_seconds: float | None = Field(2.0, gt=0, description="audio losses on a random crop; null: all of it")
     device: Literal["auto", "cpu", "gpu"] = Field("auto", description="auto: GPUs where there are any")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 on a GPU, fp32 on a CPU")
-    compile: Literal["auto", "on", "off"] = Field("auto", description="torch.compile; auto: on a GPU")
+    compile: bool | None = Field(None, description="torch.compile of the stages and the agent; null: on a GPU")
     accumulate: int = Field(1, ge=1, description="batches whose gradients make one step")
     average: float | None = Field(None, gt=0, lt=1, description="decay of a moving average of the weights; null: none")
     patience: int | None = Field(20, ge=1, description="epochs without a better loss before the training ends")
@@ -39,15 +40,7 @@ class TrainConfig(Settings):
 
     def compiles(self, device: str) -> bool:
         """Whether the model is compiled on this kind of device."""
-        return self.compile == "on" or (self.compile == "auto" and device == "cuda")
-
-
-class TrackingConfig(Settings):
-    """Where a run is watched, beside its metrics.jsonl."""
-
-    mlflow: bool = Field(True, description="log to MLflow, where it is installed")
-    experiment: str = "cascadence"
-    store: str | None = Field(None, description="MLflow's store; else MLFLOW_TRACKING_URI, else RUN_DIR/mlflow.db")
+        return device == "cuda" if self.compile is None else self.compile
 
 
 class Config(Settings):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pydantic import Field
+from torch import Tensor
 
 from shards.dataset import Dataset, open_dataset
 from shards.errors import DatasetError
@@ -43,3 +46,16 @@ def open_training_data(address: str, world_size: int, trained_on: CodecSpec | No
 def rank_batch(dataset: Dataset, batch_size: int, world_size: int) -> int:
     """Batch size a rank: the configured one, or what a small dataset allows with at least one step an epoch."""
     return min(batch_size, dataset.splits["train"].samples // world_size)
+
+
+def require_finite(side: str, names: Sequence[str], latents: Tensor) -> None:
+    """Raise `DatasetError`, naming the first sample, where latents [B, D, T] of a side hold values that are no numbers.
+
+    The model refuses them as well, but knows no names.
+    """
+    for name, finite in zip(names, latents.isfinite().all(2).all(1).tolist(), strict=True):
+        if not finite:
+            raise DatasetError(
+                f"sample {name}: its {side} holds values that are not finite; `python -m shards verify` finds such "
+                "samples"
+            )

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 import torch
+from torch.profiler import record_function
 
 from shards.reader import Batch
 
@@ -50,7 +51,8 @@ class Waiting:
         """Give the batches."""
         while True:
             began = time.perf_counter()
-            batch = next(self._batches, None)
+            with record_function("step/wait for data"):
+                batch = next(self._batches, None)
             self.seconds += time.perf_counter() - began
             if batch is None:
                 return

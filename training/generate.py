@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from shards.audio import Samples, read, write_wav
 from shards.codec import Codec
@@ -18,10 +19,11 @@ from shards.dataset import Dataset
 from shards.errors import CascadenceError
 from shards.files import atomic_directory, write_json
 from training.checkpoint import Checkpoint
+from training.data import require_finite
 from training.losses.modulation import amplitude_envelope, envelope_correlation, segments_for
-from training.models.build import Model
-from training.models.cascade import ModelOutput
-from training.plots import plot_spectrograms, plot_waveforms
+from training.models.cascade import AgentOutput, ModelOutput
+from training.models.compositional_agent import COMPONENTS, CompositionalOutput
+from training.plots import plot_components, plot_masks, plot_spectrograms, plot_waveforms
 
 MAXIMUM_GAIN = 3.0
 SOFT_LIMIT = 0.9
@@ -38,11 +40,17 @@ class SourcePair:
 
 @dataclass(frozen=True)
 class Piece:
-    """A generated piece: mono audio [n] of sources and output, and its metrics."""
+    """A generated piece: mono audio [n] of sources and output, its metrics, and what the agent decided.
+
+    That is, where there is an agent of the kind: the masks [D, T] of input and target, or the weights [T] of the
+    components, by name.
+    """
 
     name: str
     audio: dict[str, Samples]
     metrics: dict[str, Any]
+    masks: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    components: dict[str, NDArray[np.float32]] = field(default_factory=dict)
 
 
 def pairs_from_shards(dataset: Dataset, checkpoint: Checkpoint, split: str, count: int) -> Iterator[SourcePair]:
@@ -67,31 +75,53 @@ def pair_from_audio(codec: Codec, input_file: Path, target_file: Path, *, quanti
 
 
 @torch.no_grad()
-def generate(model: Model, codec: Codec, pair: SourcePair) -> Piece:
-    """Make one piece: the model's output, decoded, brought to the sources' level (at most 3x) and soft-limited."""
-    source, goal = codec.latents(pair.input[None]), codec.latents(pair.target[None])
-    output = model(source, goal)
-    decoded = {
-        name: codec.decode(latents)[0, 0].numpy()
-        for name, latents in (("input", source), ("target", goal), ("output", output.latents))
-    }
+def generate(model: nn.Module, codec: Codec, pair: SourcePair, sources: Mapping[str, Samples] | None = None) -> Piece:
+    """Make one piece: the model's output, decoded, brought to the sources' level (at most 3x) and soft-limited.
+
+    `sources` are those of `decode_sources`, where somebody has them. Raises `DatasetError` where latents are not
+    finite, and `CascadenceError` where the output is not.
+    """
+    device = next(model.parameters()).device
+    source, goal = _latents(codec, pair, device)
+    require_finite("input", [pair.name], source)
+    require_finite("target", [pair.name], goal)
+    output: ModelOutput = model(source, goal)
+    decoded = {**(sources or decode_sources(codec, pair, device)), "output": _decode(codec, output.latents)}
     if not np.isfinite(decoded["output"]).all():
         raise CascadenceError(f"{pair.name}: the output is not finite; use an earlier checkpoint")
     sources_rms = np.sqrt((_rms(decoded["input"]) ** 2 + _rms(decoded["target"]) ** 2) / 2)
     gain = min(MAXIMUM_GAIN, float(sources_rms / max(_rms(decoded["output"]), 1e-9)))
     decoded["output"] = decoded["output"] * np.float32(gain)
     audio = {name: soft_limit(samples) for name, samples in decoded.items()}
-    return Piece(pair.name, audio, {"gain": gain, **describe(audio, codec.spec.sample_rate), **_agent_metrics(output)})
+    metrics = {"gain": gain, **describe(audio, codec.spec.sample_rate), **_agent_metrics(output)}
+    return Piece(pair.name, audio, metrics, *_decisions(output.agent))
+
+
+@torch.no_grad()
+def decode_sources(codec: Codec, pair: SourcePair, device: torch.device) -> dict[str, Samples]:
+    """Decode both sources of a pair, `input` and `target`, as they are: mono audio [n]."""
+    named = zip(("input", "target"), _latents(codec, pair, device), strict=True)
+    return {name: _decode(codec, latents) for name, latents in named}
 
 
 def write_piece(folder: Path, piece: Piece, sample_rate: int) -> None:
-    """Write a piece's WAVs, waveforms, spectrograms and metrics as one complete directory."""
+    """Write a piece as one complete directory: WAVs of sources and output, numbers, and pictures of all it holds."""
     with atomic_directory(folder) as inside:
-        for name, samples in piece.audio.items():
-            write_wav(inside / f"{name}.wav", samples, sample_rate)
-        plot_waveforms(inside / "waveforms.png", piece.audio, sample_rate)
-        plot_spectrograms(inside / "spectrograms.png", piece.audio, sample_rate)
-        write_json(inside / "metrics.json", {"name": piece.name, **piece.metrics})
+        fill_folder(inside, piece, sample_rate, ("input", "target", "output"))
+
+
+def fill_folder(folder: Path, piece: Piece, sample_rate: int, tracks: tuple[str, ...]) -> None:
+    """Write a piece's numbers, its pictures and the WAVs of some of its tracks into a folder that exists."""
+    for name in tracks:
+        write_wav(folder / f"{name}.wav", piece.audio[name], sample_rate)
+    seconds = len(piece.audio["output"]) / sample_rate
+    plot_waveforms(folder / "waveforms.png", piece.audio, sample_rate)
+    plot_spectrograms(folder / "spectrograms.png", piece.audio, sample_rate)
+    if piece.masks:
+        plot_masks(folder / "masks.png", piece.masks, seconds)
+    if piece.components:
+        plot_components(folder / "components.png", piece.components, seconds)
+    write_json(folder / "metrics.json", {"name": piece.name, **piece.metrics})
 
 
 def soft_limit(samples: Samples) -> Samples:
@@ -113,6 +143,26 @@ def describe(audio: dict[str, Samples], sample_rate: int) -> dict[str, float]:
         metrics[f"waveform_correlation_{source}"] = _correlation(audio["output"], audio[source])
         metrics[f"envelope_correlation_{source}"] = float(envelope_correlation(envelopes["output"], envelopes[source]))
     return metrics
+
+
+def _latents(codec: Codec, pair: SourcePair, device: torch.device) -> tuple[Tensor, Tensor]:
+    source, goal = (codec.latents(stored[None].to(device)) for stored in (pair.input, pair.target))
+    return source, goal
+
+
+def _decode(codec: Codec, latents: Tensor) -> Samples:
+    decoded: Samples = codec.decode(latents.float())[0, 0].cpu().numpy()
+    return decoded
+
+
+def _decisions(agent: AgentOutput | None) -> tuple[dict[str, NDArray[np.float32]], dict[str, NDArray[np.float32]]]:
+    """What an agent decided about one pair: masks [D, T], and weights [T] of components."""
+    if agent is None:
+        return {}, {}
+    if isinstance(agent, CompositionalOutput):
+        weights = agent.weights[0].float().cpu().numpy()
+        return {}, dict(zip(COMPONENTS, weights, strict=True))
+    return {side: getattr(agent, f"{side}_mask")[0].float().cpu().numpy() for side in ("input", "target")}, {}
 
 
 def _agent_metrics(output: ModelOutput) -> dict[str, float]:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -16,20 +15,20 @@ from shards.cluster import connect_ray, is_private, require_lasting
 from shards.codec import load_matching_codec
 from shards.dataset import Dataset
 from shards.errors import CascadenceError, ConfigError, Interrupted, MisuseError
-from shards.files import read_json, write_bytes, write_json
+from shards.files import write_bytes
 from shards.settings import dump_yaml
 from shards.store import is_url
+from training.about import describe_training
 from training.checkpoint import Checkpoint, initialise_state, newest_checkpoint, open_checkpoint, require_same_data
 from training.config import Config
 from training.data import open_training_data
+from training.health import require_going
 from training.runtime import local_runtime, under_torchrun
 from training.state import new_state
 from training.stopping import EXIT_CODES, StopNote
-from training.tracking import MlflowRun, end_mlflow, log_file, mlflow_available, start_mlflow
+from training.tracking import MlflowRun, tracked
 from training.weights import LoadReport
 from training.worker import WorkerSpec, ray_worker, train_rank
-
-RUN_RECORD = "run.json"
 
 
 @dataclass(frozen=True)
@@ -102,13 +101,13 @@ def launch_ray(request: Request) -> Checkpoint | None:
     return resumed
 
 
-def preview_initialisation(request: Request) -> LoadReport | None:
-    """Tell what a new run would take of `initialise_from`; None where nothing is taken.
+def preview_initialisation(request: Request) -> dict[str, LoadReport]:
+    """Tell what each part of a new run would take of `initialise_from`; nothing where there is none, or no new run.
 
     Raises `CascadenceError` where the checkpoint can't be read.
     """
     if request.initialise_from is None or _resume_point(request) is not None:
-        return None
+        return {}
     checkpoint = open_checkpoint(request.initialise_from)
     return initialise_state(checkpoint, new_state(request.config, checkpoint.record.codec.dim, torch.device("cpu")))
 
@@ -166,6 +165,7 @@ def _fit(request: Request, spec: WorkerSpec, use_gpu: bool) -> None:
         trainer.fit()
     except TrainingFailedError as error:
         raise _cause(error) from error
+    require_going(spec.run_dir)
 
 
 def _cause(error: Exception) -> CascadenceError:
@@ -243,30 +243,12 @@ def _absolute(config: Config) -> Config:
     return config.model_copy(update={"data": config.data.model_copy(update={"codec_weights": weights})})
 
 
-@contextmanager
-def _tracked(request: Request, dataset: Dataset, workers: int, note: StopNote) -> Iterator[MlflowRun | None]:
-    """Own the MLflow run: made or taken up before the workers start, ended truthfully whatever becomes of them."""
-    tracking = request.config.tracking
-    if not (tracking.mlflow and mlflow_available()):
-        yield None
-        return
-    run_dir = request.run_dir.resolve()
-    record = run_dir / RUN_RECORD
-    known: Any = read_json(record) if record.is_file() else {}
-    params = {**_flat(request.config.model_dump(mode="json")), "dataset": dataset.manifest.fingerprint}
-    params |= {"workers": str(workers), "codec": dataset.codec.name}
-    run = start_mlflow(tracking.store, run_dir, tracking.experiment, known.get("run_id"), params)
-    write_json(record, asdict(run))
-    log_file(run, run_dir / "config.yaml")
-    status = "FAILED"
-    try:
-        yield run
-        status = "KILLED" if note.read() else "FINISHED"
-    except KeyboardInterrupt:
-        status = "KILLED"
-        raise
-    finally:
-        end_mlflow(run, status)
+def _tracked(
+    request: Request, dataset: Dataset, workers: int, note: StopNote
+) -> AbstractContextManager[MlflowRun | None]:
+    chosen = Path(request.resume) if request.resume not in {"auto", "never"} else request.initialise_from
+    about = describe_training(request.config, dataset, workers, chosen)
+    return tracked(request.config.tracking, request.run_dir.resolve(), about, stopped=lambda: note.read() != 0)
 
 
 @contextmanager
@@ -289,13 +271,3 @@ def _stoppable(request: Request, *, impatient: bool = True) -> Iterator[StopNote
         newest = newest_checkpoint(request.run_dir)
         kept = f"epoch {newest.progress.epoch}, step {newest.progress.step}" if newest else "the beginning"
         raise Interrupted(f"stopped; the same command goes on from {kept}", code)
-
-
-def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, str]:
-    flat: dict[str, str] = {}
-    for name, value in content.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = str(value)
-    return flat

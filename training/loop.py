@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,13 +12,20 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from shards.dataset import Dataset
-from shards.errors import CascadenceError
 from shards.reader import Batch, Loader
-from training.checkpoint import CHECKPOINTS, CheckpointRecord, newest_checkpoint, restore_state, save_checkpoint
+from training.checkpoint import (
+    CHECKPOINTS,
+    Checkpoint,
+    CheckpointRecord,
+    newest_checkpoint,
+    restore_state,
+    save_checkpoint,
+)
 from training.config import Config
 from training.data import rank_batch
+from training.events import Sink
 from training.feed import Waiting, on_device
-from training.health import HealthMonitor
+from training.health import GaveUp, HealthMonitor
 from training.metrics import MetricMeans
 from training.postmortem import examine_step
 from training.runtime import Runtime
@@ -25,7 +33,6 @@ from training.schedule import after_epoch
 from training.state import TrainState
 from training.step import Step
 from training.stopping import StopNote
-from training.tracking import Sink
 
 SKIPS, ROLLBACKS = 3, 3
 """Steps in a row that may be skipped before the training goes back, and how often it may go back."""
@@ -47,8 +54,8 @@ class _Unsound(Exception):
 class Preview(Protocol):
     """Makes pieces from held-out pairs now and then, so that one can hear how a training goes."""
 
-    def make(self, epoch: int) -> None:
-        """Make the pieces of an epoch."""
+    def make(self, epoch: int, *, last: bool) -> list[Path]:
+        """Make the pieces of an epoch, where it is their turn; gives the folders that they lie in."""
 
 
 class Profiler(Protocol):
@@ -56,6 +63,9 @@ class Profiler(Protocol):
 
     def step(self) -> None:
         """A step has ended."""
+
+    def close(self) -> None:
+        """The last step has ended."""
 
 
 @dataclass
@@ -74,14 +84,16 @@ class Trainer:
     preview: Preview | None = None
     profiler: Profiler | None = None
     _saved: float = field(default_factory=time.monotonic)
+    _begun: int = 0
 
     def run(self) -> None:
         """Train to the last epoch, or to the end of patience.
 
-        Raises `Stopped` where it was asked to stop, and `CascadenceError` where the training can't be saved any more.
+        Raises `Stopped` where it was asked to stop, and `GaveUp` where the training can't be saved any more.
         """
         self._log("start", {}, **self._scale())
-        if self.state.progress.step == 0:
+        self._begun = self.state.progress.step
+        if newest_checkpoint(self.run_dir) is None:
             self._save("last", {})  # there must be something to go back to
         while not self._finished():
             try:
@@ -132,7 +144,8 @@ class Trainer:
                     "speed/pairs_per_second": counted * pairs_a_step / seconds,
                     "speed/wait_fraction": waiting.take_seconds() / seconds,
                 }
-                self.health.see_gradients(self.step, last=steps_left == 0)
+                if self.runtime.leads and not self.step.skipped_in_a_row():
+                    self.health.see_gradients(self.step.gradient_peaks())
                 self._log("train", recent.read(self.runtime.all_reduce) | speed | self.runtime.memory())
                 began, counted = time.monotonic(), 0
             self._save_between_steps(recent, epoch, steps_left)
@@ -208,32 +221,49 @@ class Trainer:
         if better:
             self._advance(best_loss=loss, best_epoch=epoch)
         validated = {f"val/{name}": value for name, value in judged.items()}
-        self._log("epoch", validated, best=better, train=trained, dead=self.health.dead_parameters())
+        self._log("epoch", validated, best=better, train=trained, dead=self.health.take_dead())
+        # Weights whose last steps were skipped may be the reason; that they judge the held-out pairs speaks for them.
+        sound = math.isfinite(loss) or not self.step.skipped_in_a_row()
         kept = epoch % self.config.train.checkpoint_epochs == 0
-        for name, wanted in (("last", True), ("best", better), (f"epoch_{epoch:04d}", kept)):
+        for name, wanted in (("last", sound), ("best", better), (f"epoch_{epoch:04d}", kept and sound)):
             if wanted:
                 self._save(name, judged)
-        if self.preview is not None:
-            self.preview.make(epoch)
+        self._make_samples(epoch)
+
+    def _make_samples(self, epoch: int) -> None:
+        if self.preview is None:
+            return
+        try:
+            folders = self.preview.make(epoch, last=self._finished())
+        except Exception as error:  # a full disk, no memory left, numbers that are none: no reason to end a training
+            self._log("warning", {}, text=f"no samples of epoch {epoch}: {' '.join(str(error).split())}")
+            return
+        if folders:
+            self._log("samples", {}, folders=[folder.relative_to(self.run_dir).as_posix() for folder in folders])
 
     def _roll_back(self, batches: Sequence[Batch]) -> None:
         """Go back to the last good checkpoint at half the rate; after too many returns, say where it began and end."""
         progress = self.state.progress
         if progress.rollbacks >= ROLLBACKS:
-            where = examine_step(self.step, self.state.model, batches)
+            self._advance(step=progress.step - 1)  # of the step that is looked at: its random numbers, its rate
+            where = examine_step(self.step, self.state, self.config, batches, self.runtime)
             self._log("failed", {}, where=where)
-            raise CascadenceError(
-                f"not finite again at step {progress.step} after {ROLLBACKS} returns at ever lower rates; first in: "
-                f"{where}; see {self.run_dir / 'health.json'}, and start anew with a lower optimizer.learning_rate"
-            )
-        good = newest_checkpoint(self.run_dir)
-        assert good is not None, "a run begins with a checkpoint"
-        restore_state(good, self.state)
+            raise GaveUp(self.run_dir, self.state.progress.step, where)
+        restore_state(self._sound_checkpoint(), self.state)
         self.runtime.agree(_GO_ON)  # nobody replaces the checkpoint while another rank still reads it
         self.step.forget_skips()
         self._advance(rollbacks=progress.rollbacks + 1)
+        self._begun = self.state.progress.step
+        self._save("last", {})  # before it is told: whoever is killed here goes on from here
         self._log("rollback", {}, from_step=progress.step, rate_factor=self.state.progress.rollback_factor)
-        self._save("last", {})
+
+    def _sound_checkpoint(self) -> Checkpoint:
+        """Find the newest checkpoint, or one before it where no step has counted since that one: it is the fault."""
+        newest = newest_checkpoint(self.run_dir)
+        assert newest is not None, "a run begins with a checkpoint"
+        if self.state.progress.step - self._begun > self.step.skipped_in_a_row():
+            return newest
+        return newest_checkpoint(self.run_dir, before=self._begun) or newest
 
     def _save(self, name: str, metrics: dict[str, float]) -> None:
         self._saved = time.monotonic()
@@ -243,7 +273,7 @@ class Trainer:
                 dataset_fingerprint=self.dataset.manifest.fingerprint,
                 frames=self.dataset.frames,
                 progress=self.state.progress.as_json(),
-                metrics=metrics,
+                metrics={name: value for name, value in metrics.items() if math.isfinite(value)},
             )
             save_checkpoint(self.run_dir / CHECKPOINTS / name, self.state, self.config, record)
 
@@ -262,6 +292,7 @@ class Trainer:
             "steps_per_epoch": steps_per_epoch(self.dataset, self.config, self.runtime.world_size),
             "batch_size": self._batch_size,
             "world_size": self.runtime.world_size,
+            "process": os.getpid(),
             "parameters": sum(p.numel() for p in self.state.model.parameters()),
         }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -27,10 +28,11 @@ class MetricMeans:
         for name, value in metrics.items():
             value = value.detach().double()
             amount = torch.as_tensor(weight, dtype=torch.float64, device=value.device)
-            value = torch.where(amount > 0, value, 0.0)
             if name.endswith(PEAK):
-                self._peaks[name] = torch.maximum(self._peaks.get(name, value), value)
+                peak = torch.where(amount > 0, value, -torch.inf)
+                self._peaks[name] = torch.maximum(self._peaks.get(name, peak), peak)
                 continue
+            value = torch.where(amount > 0, value, 0.0)
             self._sums[name] = self._sums.get(name, torch.zeros_like(value)) + value * amount
             self._weights[name] = self._weights.get(name, torch.zeros_like(value)) + amount
 
@@ -41,14 +43,15 @@ class MetricMeans:
         """
         sums, weights = self._reduced(all_reduce)
         means = {name: sums[name] / weights[name] for name in sums if weights[name] > 0}
-        means |= {name: float(value) for name, value in self._peaks.items()}
+        means |= self._known_peaks()
         self._sums, self._weights, self._peaks = {}, {}, {}
         return means
 
     def state_dict(self, all_reduce: AllReduce) -> dict[str, Any]:
         """Describe what is gathered so far over all ranks, as plain data; every rank must call it."""
         sums, weights = self._reduced(all_reduce)
-        return {"sums": sums, "weights": weights, "peaks": {name: float(x) for name, x in self._peaks.items()}}
+        known = {name: value for name, value in sums.items() if math.isfinite(value)}  # JSON has no other numbers
+        return {"sums": known, "weights": {name: weights[name] for name in known}, "peaks": self._known_peaks()}
 
     def load_state_dict(self, state: dict[str, Any], device: torch.device, *, leads: bool) -> None:
         """Go on from a state: one rank takes the sums over, the others its names, so that all have the same ones."""
@@ -58,6 +61,10 @@ class MetricMeans:
 
         self._sums, self._weights = (tensors(state[part], float(leads)) for part in ("sums", "weights"))
         self._peaks = tensors(state["peaks"], 1.0)
+
+    def _known_peaks(self) -> dict[str, float]:
+        peaks = {name: float(value) for name, value in self._peaks.items()}
+        return {name: peak for name, peak in peaks.items() if peak > -math.inf}
 
     def _reduced(self, all_reduce: AllReduce) -> tuple[dict[str, float], dict[str, float]]:
         names = sorted(self._sums)

@@ -58,11 +58,19 @@ def parts_of(model: nn.Module) -> dict[str, list[nn.Parameter]]:
 
 def gradient_norms(parts: Parts) -> dict[str, Tensor]:
     """Norm of each part's gradients, and of all of them under `norm`; scalars on the device."""
-    norms = {
-        name: nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-        for name, parameters in parts.items()
-    }
+    norms = {}
+    for name, parameters in parts.items():
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        norms[name] = nn.utils.get_total_norm(gradients) if gradients else parameters[0].new_zeros(())
     return {"norm": torch.stack([norm.float() for norm in norms.values()]).norm(), **norms}
+
+
+def norms_by_weight(model: nn.Module) -> dict[str, float]:
+    """Norm of each trained weight's gradient, 0 where the loss does not reach it; waits for the device, once."""
+    trained = {name: weight.grad for name, weight in model.named_parameters() if weight.requires_grad}
+    reached = {name: gradient for name, gradient in trained.items() if gradient is not None}
+    norms = torch.stack(torch._foreach_norm(list(reached.values()))).tolist() if reached else []
+    return dict.fromkeys(trained, 0.0) | dict(zip(reached, norms, strict=True))
 
 
 def clip_gradients(config: OptimizerConfig, parts: Parts, norms: Mapping[str, Tensor]) -> None:

@@ -47,6 +47,11 @@ class Progress:
         return ROLLBACK_FACTOR**self.rollbacks
 
     @property
+    def place(self) -> tuple[int, int]:
+        """Where the run stands: its step and epoch, as events name them."""
+        return self.step, self.epoch
+
+    @property
     def order(self) -> tuple[int, int, int]:
         """Of two states of a run, the one that is further on has the larger one: a roll-back goes on from there."""
         return self.rollbacks, self.step, self.epoch

@@ -72,6 +72,17 @@ class Runtime:
         dist.all_reduce(wishes, dist.ReduceOp.MAX, group=self.control)
         return int(wishes)
 
+    def gather(self, text: str) -> list[str]:
+        """Give the texts of all ranks, in their order, each cut to 500 bytes; every rank must call it."""
+        if self.world_size == 1:
+            return [text]
+        own = torch.zeros(500, dtype=torch.uint8)
+        encoded = torch.tensor(list(text.encode()[: len(own)]), dtype=torch.uint8)
+        own[: len(encoded)] = encoded
+        everyone = [torch.zeros_like(own) for _ in range(self.world_size)]
+        dist.all_gather(everyone, own, group=self.control)
+        return [bytes(one.tolist()).rstrip(b"\0").decode(errors="replace") for one in everyone]
+
 
 def under_torchrun() -> bool:
     """Whether torchrun started this process."""

@@ -86,14 +86,15 @@ def translate_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def settings_of(arguments: Mapping[str, Any], weights: Mapping[str, Tensor]) -> dict[str, Any]:
     """Read a configuration's keys, dotted, from the seeds' arguments and from the renamed `weights`.
 
-    Where both speak of one thing, the weights are right: they are what will be loaded.
+    Where both speak of one thing, the weights are right: they are what will be loaded. An agent that the arguments
+    name and the weights lack altogether is one that has to be made anew.
     """
     found = {ours: arguments[theirs] for theirs, ours in _ARGUMENTS.items() if arguments.get(theirs) is not None}
-    first = "stages.0." if "stages.0.input_norm.weight" in weights else ""
-    found["model.cascade.layers"] = _count(weights, rf"^{re.escape(first)}layers\.(\d+)\.")
-    found["model.cascade.stages"] = _count(weights, r"^stages\.(\d+)\.") or 1
+    stages = _count(weights, r"^stages\.(\d+)\.")
+    found["model.cascade.stages"] = max(2, stages) if stages else 1
+    found["model.cascade.layers"] = _count(weights, r"^(?:stages\.\d+\.)?layers\.(\d+)\.")
     found["model.cascade.spectral_norm"] = any(".parametrizations." in name for name in weights)
-    found["model.agent"] = _agent(weights)
+    found["model.agent"] = _agent(weights, arguments if stages else {})
     regularisation, balance = arguments.get("mask_reg_weight"), arguments.get("balance_loss_weight")
     if found["model.agent"] == "compositional":
         # One weight for the agent's novelty and its balance penalty together.
@@ -105,10 +106,14 @@ def settings_of(arguments: Mapping[str, Any], weights: Mapping[str, Tensor]) -> 
 
 
 def _count(weights: Mapping[str, Tensor], pattern: str) -> int:
-    return len({match[1] for name in weights if (match := re.match(pattern, name))})
+    """Count numbered parts by the highest number: one that is missing in between is still one of them."""
+    return max((int(match[1]) + 1 for name in weights if (match := re.match(pattern, name))), default=0)
 
 
-def _agent(weights: Mapping[str, Tensor]) -> str:
-    if any(name.startswith("agent.composer.") for name in weights):
+def _agent(weights: Mapping[str, Tensor], arguments: Mapping[str, Any]) -> str:
+    parts = {name.split(".")[1] for name in weights if name.startswith("agent.")}
+    if parts:
+        return "compositional" if parts & {"composer", "selector", "input_extractor"} else "masking"
+    if arguments.get("use_compositional_agent"):
         return "compositional"
-    return "masking" if any(name.startswith("agent.input_head.") for name in weights) else "none"
+    return "masking" if arguments.get("use_creative_agent") else "none"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass, field
 
 import torch
-from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch import Tensor, nn
 
 from training.config import Config
 from training.models.build import Model, build_model
@@ -27,8 +27,8 @@ class Adversary:
 class TrainState:
     """The model, its adversary where there is a GAN, their optimizers, and the run's progress.
 
-    `average` holds the moving average of the weights, where the configuration asks for one: it is what is judged,
-    and what a loaded checkpoint gives.
+    `average` is the model with the moving average of its weights, where the configuration asks for one: it is what is
+    judged, and what a loaded checkpoint gives. `decay` is what it keeps of itself in a step.
 
     Not saved here: the MLflow run's id, which the run directory keeps from before the first step (`run.json`).
 
@@ -40,13 +40,25 @@ class TrainState:
     model: Model
     optimizer: torch.optim.Optimizer
     adversary: Adversary | None = None
-    average: AveragedModel | None = None
+    average: nn.Module | None = None
+    decay: float = 1.0
     progress: Progress = field(default_factory=Progress)
 
     @property
     def judged(self) -> nn.Module:
         """The model that validation judges and that makes music."""
-        return self.model if self.average is None else self.average.module
+        return self.model if self.average is None else self.average
+
+    @torch.no_grad()
+    def follow(self, counted: Tensor) -> None:
+        """Let the moving average follow the model by a step, or not at all where `counted`, a scalar, is 0."""
+        if self.average is None:
+            return
+        share = (1 - self.decay) * counted
+        for averaged, weight in zip(self.average.parameters(), self.model.parameters(), strict=True):
+            averaged.lerp_(weight, share)
+        for copied, buffer in zip(self.average.buffers(), self.model.buffers(), strict=True):
+            copied.copy_(buffer)
 
 
 def new_state(config: Config, dim: int, device: torch.device) -> TrainState:
@@ -59,6 +71,5 @@ def new_state(config: Config, dim: int, device: torch.device) -> TrainState:
         game = config.optimizer.for_discriminator(config.discriminator.learning_rate)
         state.adversary = Adversary(discriminator, build_optimizer(game, discriminator.parameters()))
     if config.train.average is not None:
-        decayed = get_ema_multi_avg_fn(config.train.average)  # type: ignore[no-untyped-call]
-        state.average = AveragedModel(model, multi_avg_fn=decayed)
+        state.average, state.decay = deepcopy(model).requires_grad_(False), config.train.average
     return state

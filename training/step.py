@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
@@ -15,12 +15,13 @@ from shards.codec import Codec
 from shards.order import derive
 from shards.reader import Batch
 from training.config import Config
+from training.data import require_finite
 from training.losses import AudioCrops, LossInputs, LossReport, compute_losses, discriminator_loss, roll_targets
 from training.losses.modulation import amplitude_envelope, envelope_correlation, segments_for
 from training.metrics import Metrics
 from training.models.blocks import rms
 from training.models.cascade import ModelOutput
-from training.optim import clip_gradients, gradient_norms, parts_of, step_if_finite
+from training.optim import Parts, clip_gradients, gradient_norms, norms_by_weight, parts_of, step_if_finite
 from training.runtime import Runtime
 from training.schedule import rate_factor
 from training.state import Adversary, TrainState
@@ -47,6 +48,15 @@ class StepResult:
 
 
 @dataclass(frozen=True)
+class _Game:
+    """What the discriminator would learn from a step: its weights, whose gradients wait, their norms, and scalars."""
+
+    parts: Parts
+    norms: Metrics
+    metrics: Metrics
+
+
+@dataclass(frozen=True)
 class _Judged:
     """A batch on its way through the model: what was made of which sources, and the losses."""
 
@@ -59,8 +69,8 @@ class _Judged:
 class Step:
     """The training step and its counterpart for evaluation, on a state that it updates.
 
-    A gradient that is not finite makes the step a skip: nothing is updated. Gradients are averaged over the ranks
-    before anybody looks at them, so all ranks skip alike.
+    A loss or gradient that is not finite, of the model or of its adversary, makes the step a skip: nothing is updated.
+    Gradients are averaged over the ranks before anybody looks at them, so all ranks skip alike.
     """
 
     def __init__(self, config: Config, codec: Codec, state: TrainState, runtime: Runtime, total_steps: int = 1) -> None:
@@ -72,6 +82,7 @@ class Step:
         self._parts = parts_of(state.model)
         self._model = runtime.wrap(state.model)
         self._judge = runtime.wrap(state.adversary.discriminator) if state.adversary is not None else None
+        self._buffers = _saved_buffers(state.model)
         self._skipped = torch.zeros((), device=runtime.device)
 
     def train(self, batches: Sequence[Batch]) -> StepResult:
@@ -83,40 +94,45 @@ class Step:
         factor = rate_factor(config.schedule, state.progress, self._total_steps)
         state.optimizer.zero_grad(set_to_none=True)
         judged: list[_Judged] = []
-        with _kept_where_not_finite(state.model) as keep:
-            for place, batch in enumerate(batches):
-                with self._synchronised(self._model, last=place == len(batches) - 1):
-                    judged.append(self._forward(batch))
-                    with record_function("step/backward"):
-                        torch.autograd.backward(judged[-1].report.total / len(batches))
-            with record_function("step/update"):
-                norms = gradient_norms(self._parts)
-                counted = norms["norm"].isfinite().float()
-                clip_gradients(config.optimizer, self._parts, norms)
-                step_if_finite(state.optimizer, counted, config.optimizer.learning_rate * factor)
-            keep(counted)
-        self._skipped = (self._skipped + 1) * (1 - counted)
-        if state.average is not None:
-            state.average.update_parameters(state.model)
-        metrics = self._describe(judged[-1]) | {f"gradient/{name}": norm for name, norm in norms.items()}
-        metrics |= {"gradient/norm_max": norms["norm"], "speed/learning_rate": norms["norm"].new_tensor(0.0) + factor}
+        before = [buffer.clone() for buffer in self._buffers]
+        for place, batch in enumerate(batches):
+            with self._synchronised(self._model, last=place == len(batches) - 1):
+                judged.append(self._forward(batch))
+                with record_function("step/backward"):
+                    _backward(judged[-1].report.total, len(batches))
+        game = None
         if state.adversary is not None and state.progress.step % config.discriminator.every == 0:
-            metrics |= self._train_adversary(state.adversary, judged, counted, factor)
-        return StepResult(metrics, counted)
+            game = self._play(state.adversary, judged)
+        with record_function("step/update"):
+            norms = gradient_norms(self._parts)
+            finite = norms["norm"].isfinite()
+            counted = (finite if game is None else finite & game.norms["norm"].isfinite()).float()
+            self._update(counted, norms, game, factor)
+            for buffer, old in zip(self._buffers, before, strict=True):
+                buffer.copy_(torch.where(counted > 0, buffer, old))
+            state.follow(counted)
+        self._skipped = (self._skipped + 1) * (1 - counted)
+        metrics = self._describe(judged) | {f"gradient/{name}": norm for name, norm in norms.items()}
+        rate = torch.full_like(norms["norm"], config.optimizer.learning_rate * factor)
+        metrics |= {"gradient/norm_max": norms["norm"], "optimizer/learning_rate": rate}
+        return StepResult(metrics | (game.metrics if game is not None else {}), counted)
 
     @torch.no_grad()
     def evaluate(self, batch: Batch) -> Metrics:
         """Judge the model on a batch, over whole windows; returns scalars that stay on the device.
 
         Without the discriminator: its opinion changes as it learns, and losses of different epochs could not be
-        compared.
+        compared. Raises `DatasetError` where latents are not finite.
         """
         model = self._state.judged
         model.eval()
-        source, goal = self._latents(batch)
-        with self._precision():
-            output: ModelOutput = model(source, goal)
-        return self._describe(self._listen(output, source, goal, (0, source.shape[2]), None))
+        with record_function("evaluate"):
+            source, goal = self._latents(batch)
+            require_finite("input", batch.keys, source)
+            require_finite("target", batch.target_keys, goal)
+            with self._precision():
+                output: ModelOutput = model(source, goal)
+            return self._describe([self._listen(output, source, goal, (0, source.shape[2]), None)])
 
     def skipped_in_a_row(self) -> int:
         """Count the skips since the last step that counted; waits for the device."""
@@ -128,9 +144,17 @@ class Step:
 
     def gradient_peaks(self) -> dict[str, float]:
         """Tell the norm of each weight's gradient, as the last step left it, clipped; waits for the device."""
-        named = [(name, p.grad) for name, p in self._state.model.named_parameters() if p.grad is not None]
-        norms = torch.stack([gradient.norm() for _, gradient in named]).tolist()
-        return {name: norm for (name, _), norm in zip(named, norms, strict=True)}
+        return norms_by_weight(self._state.model)
+
+    def _update(self, counted: Tensor, norms: Metrics, game: _Game | None, factor: float) -> None:
+        """Update the model, and the discriminator where it has played, or neither."""
+        config, adversary = self._config.optimizer, self._state.adversary
+        clip_gradients(config, self._parts, norms)
+        step_if_finite(self._state.optimizer, counted, config.learning_rate * factor)
+        if game is not None and adversary is not None:
+            clip_gradients(config, game.parts, game.norms)
+            rate = config.for_discriminator(self._config.discriminator.learning_rate).learning_rate
+            step_if_finite(adversary.optimizer, counted, rate * factor)
 
     def _forward(self, batch: Batch) -> _Judged:
         source, goal = self._latents(batch)
@@ -166,10 +190,8 @@ class Step:
             logits: Tensor = discriminator(latents)
         return logits
 
-    def _train_adversary(
-        self, adversary: Adversary, judged: Sequence[_Judged], counted: Tensor, factor: float
-    ) -> Metrics:
-        """Let the discriminator learn from what the generator has just made; nothing is generated again."""
+    def _play(self, adversary: Adversary, judged: Sequence[_Judged]) -> _Game:
+        """Let the discriminator judge what the generator has just made; nothing is generated again."""
         assert self._judge is not None
         self._judge.train()
         adversary.optimizer.zero_grad(set_to_none=True)
@@ -180,19 +202,16 @@ class Step:
                 # In one pass: gradients of all ranks meet once.
                 logits = self._judge(torch.cat([real, fake]))
             verdict = discriminator_loss(*logits.chunk(2))
-            torch.autograd.backward(verdict.loss)
-            parts = {"discriminator": list(adversary.discriminator.parameters())}
-            norms = gradient_norms(parts)
-            clip_gradients(self._config.optimizer, parts, norms)
-            finite = counted * norms["norm"].isfinite().float()
-            rate = self._config.optimizer.for_discriminator(self._config.discriminator.learning_rate).learning_rate
-            step_if_finite(adversary.optimizer, finite, rate * factor)
-        return {
+            _backward(verdict.loss, 1)
+        parts = {"discriminator": list(adversary.discriminator.parameters())}
+        norms = gradient_norms(parts)
+        metrics = {
             "gan/discriminator_loss": verdict.loss.detach(),
             "gan/real_accuracy": verdict.real_accuracy,
             "gan/fake_accuracy": verdict.fake_accuracy,
             "gan/gradient_norm": norms["norm"],
         }
+        return _Game(parts, norms, metrics)
 
     def _latents(self, batch: Batch) -> tuple[Tensor, Tensor]:
         device = self._runtime.device
@@ -220,7 +239,14 @@ class Step:
             return nullcontext()
         return model.no_sync()
 
-    def _describe(self, judged: _Judged) -> Metrics:
+    def _describe(self, judged: Sequence[_Judged]) -> Metrics:
+        """Average the scalars of several batches."""
+        all_of_them = [self._describe_one(one) for one in judged]
+        if len(all_of_them) == 1:
+            return all_of_them[0]
+        return {name: torch.stack([each[name] for each in all_of_them]).mean(0) for name in all_of_them[0]}
+
+    def _describe_one(self, judged: _Judged) -> Metrics:
         """Name the scalars of a batch: losses raw and weighted, the agent's state, levels and likeness."""
         output, report = judged.output, judged.report
         metrics = {"loss/total": report.total.detach()}
@@ -257,14 +283,15 @@ def _frozen(module: nn.Module) -> Iterator[None]:
         module.requires_grad_(True)
 
 
-@contextmanager
-def _kept_where_not_finite(model: nn.Module) -> Iterator[Callable[[Tensor], None]]:
-    """Keep the running statistics of batches as they were where a step turns out not to count."""
-    buffers = [b for m in model.modules() if isinstance(m, nn.BatchNorm1d) for b in m.buffers()]
-    before = [buffer.clone() for buffer in buffers]
+def _backward(loss: Tensor, count: int) -> None:
+    """Add the gradients of one of `count` losses; of one that is not finite they are no numbers, on every rank.
 
-    def keep(counted: Tensor) -> None:
-        for buffer, old in zip(buffers, before, strict=True):
-            buffer.copy_(torch.where(counted > 0, buffer, old))
+    By itself such a loss may have finite gradients: that of the root of infinity is 0.
+    """
+    torch.autograd.backward(loss, torch.where(loss.detach().isfinite(), 1 / count, torch.nan))
 
-    yield keep
+
+def _saved_buffers(model: nn.Module) -> list[Tensor]:
+    """Find what a forward pass in training changes and a checkpoint keeps: statistics, and spectral norms' vectors."""
+    saved = model.state_dict().keys()
+    return [buffer for name, buffer in model.named_buffers() if name in saved]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,19 +13,19 @@ import torch
 
 from shards.codec import Codec, load_matching_codec
 from shards.dataset import Dataset
+from shards.heap import keep_freed_memory
 from training.checkpoint import initialise_state, newest_checkpoint, open_checkpoint, require_same_data, restore_state
 from training.config import Config
 from training.data import open_training_data
-from training.health import HealthMonitor, read_history
-from training.loop import Stopped, Trainer, steps_per_epoch
-from training.profiling import StepProfiler
+from training.events import METRICS, Event, JsonLinesSink, Sink, read_past
+from training.health import GaveUp, HealthMonitor
+from training.loop import Preview, Stopped, Trainer, steps_per_epoch
+from training.profiling import PROFILE, StepProfiler
 from training.runtime import Runtime, grouped_runtime
 from training.state import TrainState, new_state
 from training.step import Step
 from training.stopping import StopNote
-from training.tracking import METRICS, JsonLinesSink, MlflowRun, MlflowSink, Sink
-
-PROFILE = "profile"
+from training.tracking import MlflowRun, mlflow_sink
 
 
 @dataclass(frozen=True)
@@ -44,12 +45,14 @@ class WorkerSpec:
     profile: bool = False
 
 
-def train_rank(spec: WorkerSpec, runtime: Runtime) -> None:
-    """Train as one rank, to the end or until a stop is asked for.
+def train_rank(spec: WorkerSpec, runtime: Runtime, watching: Sequence[Sink] = ()) -> None:
+    """Train as one rank, to the end or until a stop is asked for; `watching` are told what rank 0 tells.
 
     It goes on from the newest checkpoint of the run, whoever wrote it: so a worker that died is followed by one that
     knows what it knew.
     """
+    if runtime.device.type == "cpu":
+        keep_freed_memory()
     newest = newest_checkpoint(spec.run_dir)
     begun = newest.path if newest else spec.resume_from or spec.initialise_from
     checkpoint = open_checkpoint(begun) if begun is not None else None
@@ -63,25 +66,59 @@ def train_rank(spec: WorkerSpec, runtime: Runtime) -> None:
     elif checkpoint is not None:
         initialise_state(checkpoint, state)
     runtime.agree(0)  # all have read what rank 0 may now replace
-    with suppress(Stopped):
-        _make_trainer(spec, runtime, dataset, codec, state).run()
+    with ExitStack() as ending, suppress(Stopped):
+        _make_trainer(spec, runtime, dataset, codec, state, watching, ending).run()
 
 
-def _make_trainer(spec: WorkerSpec, runtime: Runtime, dataset: Dataset, codec: Codec, state: TrainState) -> Trainer:
-    steps = spec.config.train.epochs * steps_per_epoch(dataset, spec.config, runtime.world_size)
-    metrics = spec.run_dir / METRICS
+def _make_trainer(
+    spec: WorkerSpec,
+    runtime: Runtime,
+    dataset: Dataset,
+    codec: Codec,
+    state: TrainState,
+    watching: Sequence[Sink],
+    ending: ExitStack,
+) -> Trainer:
+    """Put a rank's trainer together; what has to be closed when it ends is left with `ending`."""
+    config, place = spec.config, state.progress.place
+    past = read_past(spec.run_dir / METRICS, place)
+    sinks: Sequence[Sink] = ()
+    preview, profiler = None, None
+    if runtime.leads:
+        sinks = [*_make_sinks(spec, past, place), *watching]
+        preview = _make_preview(spec, dataset, codec, state)
+        profiler = StepProfiler(spec.run_dir / PROFILE, runtime.device) if spec.profile else None
+        for watcher in (*sinks, profiler):
+            if watcher is not None:
+                ending.callback(watcher.close)
+    steps = config.train.epochs * steps_per_epoch(dataset, config, runtime.world_size)
     return Trainer(
-        config=spec.config,
+        config=config,
         runtime=runtime,
         dataset=dataset,
         state=state,
-        step=Step(spec.config, codec, state, runtime, steps),
-        health=HealthMonitor(spec.run_dir, read_history(metrics, state.progress.step)),
-        sinks=_sinks(spec, state.progress.step) if runtime.leads else (),
+        step=Step(config, codec, state, runtime, steps),
+        sinks=sinks,
+        health=HealthMonitor(spec.run_dir, past),
         stop=StopNote(spec.run_dir),
         run_dir=spec.run_dir,
-        profiler=StepProfiler(spec.run_dir / PROFILE, runtime.device) if spec.profile and runtime.leads else None,
+        preview=preview,
+        profiler=profiler,
     )
+
+
+def _make_sinks(spec: WorkerSpec, past: Sequence[Event], place: tuple[int, int]) -> list[Sink]:
+    lines = JsonLinesSink(spec.run_dir / METRICS, place)
+    return [lines, *([mlflow_sink(spec.mlflow, spec.run_dir, past, lines.log)] if spec.mlflow is not None else [])]
+
+
+def _make_preview(spec: WorkerSpec, dataset: Dataset, codec: Codec, state: TrainState) -> Preview | None:
+    every, count = spec.config.tracking.sample_epochs, spec.config.tracking.samples
+    if every is None:
+        return None
+    from training.preview import PairPreview  # it draws, and what draws takes a second to load
+
+    return PairPreview(spec.run_dir, dataset, codec, state, every, count)
 
 
 def ray_worker(options: dict[str, WorkerSpec]) -> None:
@@ -94,7 +131,9 @@ def ray_worker(options: dict[str, WorkerSpec]) -> None:
     # Ray itself leaves a worker one thread, however many cores its machine has.
     torch.set_num_threads(max(1, _cores(ray) // context.get_local_world_size()))
     device = ray.train.torch.get_device()
-    train_rank(options["spec"], grouped_runtime(context.get_world_rank(), context.get_world_size(), device))
+    # Ray would try again what can't succeed; the driver reads from the run's metrics that it gave up.
+    with suppress(GaveUp):
+        train_rank(options["spec"], grouped_runtime(context.get_world_rank(), context.get_world_size(), device))
 
 
 def _cores(ray: Any) -> int:
@@ -102,10 +141,3 @@ def _cores(ray: Any) -> int:
     here = ray.get_runtime_context().get_node_id()
     (node,) = (node for node in ray.nodes() if node["NodeID"] == here)
     return min(int(node["Resources"].get("CPU", 1)), os.cpu_count() or 1)
-
-
-def _sinks(spec: WorkerSpec, step: int) -> list[Sink]:
-    sinks: list[Sink] = [JsonLinesSink(spec.run_dir / METRICS, step)]
-    if spec.mlflow is not None:
-        sinks.append(MlflowSink(spec.mlflow))
-    return sinks

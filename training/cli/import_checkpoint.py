@@ -25,14 +25,14 @@ def import_checkpoint(
     json: Json = False,
 ) -> None:
     """Read a checkpoint of the seeds and write one that generates, evaluates and trains here."""
+    from shards.codec.weights import WEIGHTS_SHA256
     from training.import_checkpoint import import_seed_checkpoint
 
-    imported = import_seed_checkpoint(seed_checkpoint, out, compat, codec_sha256)
+    imported = import_seed_checkpoint(seed_checkpoint, out, compat, codec_sha256 or WEIGHTS_SHA256)
     if json:
         parts = {part: report.as_json() for part, report in imported.parts.items()}
         console.print_json({"checkpoint": str(out), "epoch": imported.epoch, "agent": imported.agent, "parts": parts})
         return
-    for part, report in imported.parts.items():
-        show_loading(report, f"{seed_checkpoint}: {part},")
+    show_loading(seed_checkpoint, imported.parts)
     when = "" if imported.epoch is None else f" of epoch {imported.epoch}"
     console.out.print(f"{out}: the seeds' model{when}, agent: {imported.agent}", soft_wrap=True)

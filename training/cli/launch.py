@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json as jsonlib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -12,6 +12,11 @@ from shards import console
 from shards.console import Json, SetOptions
 from shards.errors import MisuseError
 from training.cli.loading import show_loading
+from training.cli.profile import show_account
+
+if TYPE_CHECKING:
+    from training.checkpoint import Checkpoint
+    from training.progress import Progress
 
 
 def launch(
@@ -42,7 +47,9 @@ def launch(
     from shards.settings import find_config, load_settings
     from training.checkpoint import CHECKPOINTS, newest_checkpoint
     from training.config import CONFIGS, Config
+    from training.health import red_rules, require_well
     from training.launch import Request, launch_local, launch_ray, preview_initialisation
+    from training.profiling import PROFILE, read_account
     from training.progress_view import ProgressView
     from training.runtime import local_rank
 
@@ -54,23 +61,40 @@ def launch(
     if local and local_rank() > 0:
         launch_local(request)  # rank 0 speaks for all
         return
-    if (loading := preview_initialisation(request)) is not None:
-        show_loading(loading, f"{init_from}: begins with")
+    show_loading(init_from, preview_initialisation(request))
     with ProgressView(run_dir):
         resumed = (launch_local if local else launch_ray)(request)
     newest = newest_checkpoint(run_dir)
     assert newest is not None, "a finished run has a checkpoint"
-    progress = newest.progress
-    checkpoints = run_dir / CHECKPOINTS
+    progress, red = newest.progress, red_rules(run_dir)
+    account = read_account(run_dir) if profile else None
+    facts: dict[str, object] = {"epoch": progress.epoch, "step": progress.step, "red": [one.rule for one in red]}
     if json:
-        facts = {"best_loss": progress.best_loss, "best_epoch": progress.best_epoch, "checkpoints": str(checkpoints)}
-        went_on = str(resumed.path) if resumed else None
-        console.print_json({"epoch": progress.epoch, "step": progress.step, "resumed_from": went_on, **facts})
-        return
-    if resumed is not None and resumed.progress.epoch >= settings.train.epochs:
-        console.out.print(f"already trained to epoch {progress.epoch}; more with --set train.epochs=N", soft_wrap=True)
+        facts |= {"best_loss": progress.best_loss, "best_epoch": progress.best_epoch}
+        facts |= {"checkpoints": str(run_dir / CHECKPOINTS), "resumed_from": str(resumed.path) if resumed else None}
+        facts |= {"profile": str(run_dir / PROFILE)} if account else {}
+        console.print_json(facts)
+    else:
+        _say_result(run_dir / CHECKPOINTS, progress, resumed, settings.train.epochs)
+        if account is not None:
+            show_account(account, run_dir / PROFILE)
+        elif profile:
+            _say("--profile: the run ended before a step was measured; train longer")
+        if red:
+            names = ", ".join(one.rule for one in red)
+            _say(f"health: red at the end: {names}; see `python -m training health {run_dir}`")
+    require_well(run_dir, red)
+
+
+def _say_result(checkpoints: Path, progress: Progress, resumed: Checkpoint | None, epochs: int) -> None:
+    if resumed is not None and resumed.progress.epoch >= epochs:
+        _say(f"already trained to epoch {progress.epoch}; more with --set train.epochs=N")
     best = f"best validation loss {progress.best_loss:.4f} in epoch {progress.best_epoch}" if progress.best_loss else ""
-    console.out.print(f"{checkpoints}: epoch {progress.epoch}, step {progress.step}, {best}", soft_wrap=True)
+    _say(f"{checkpoints}: epoch {progress.epoch}, step {progress.step}, {best}")
+
+
+def _say(line: str) -> None:
+    console.out.print(console.escape(line), soft_wrap=True)
 
 
 def _worker_count(text: str) -> int | tuple[int, int]:

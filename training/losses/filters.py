@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import lru_cache
 
 import torch
-import torchaudio.functional
 from torch import Tensor
 
 SAMPLE_RATE = 24_000
@@ -20,6 +19,9 @@ def hann_window(size: int, device: torch.device) -> Tensor:
 @lru_cache(maxsize=8)
 def mel_filters(bins: int, bands: int, highest: float, device: torch.device) -> Tensor:
     """Triangular filters [bins, bands] on HTK's mel scale, from 0 to `highest` Hz, for audio at 24 kHz."""
+    # Here and not above: the other losses do without it.
+    import torchaudio.functional
+
     filters: Tensor = torchaudio.functional.melscale_fbanks(bins, 0.0, highest, bands, SAMPLE_RATE)
     return filters.to(device)
 

@@ -15,21 +15,30 @@ RINGING_BANDS = ((1800, 2200), (3800, 4200), (5800, 6200))
 """Hz."""
 OUTLIER_QUANTILE = 0.9
 _FLOOR = 1e-5
+_QUIET = 1e-2
+"""Magnitude of noise at about -65 dB of full scale, under which a source's spectrum is no measure of the distance."""
 
 
 def stft_distance(output: Tensor, source: Tensor, compat: Compat = "none") -> Tensor:
     """Spectral convergence plus L1 of log magnitudes, averaged over three resolutions; audio [B, 1, n], a scalar.
 
-    After Yamamoto et al. 2020 (Parallel WaveGAN). Convergence is taken of each sample; the seeds took it of the batch.
+    After Yamamoto et al. 2020 (Parallel WaveGAN). Convergence is taken of each sample, relative to its source or to
+    -65 dB where that is louder; the seeds took it of the batch, and divided by next to nothing for a silent one.
     """
-    over = (0, 1, 2) if compat == "seeds" else (1, 2)
     total = output.new_zeros(())
     for size, hop in RESOLUTIONS:
         made, wanted = magnitudes(output, size, hop), magnitudes(source, size, hop)
-        distance = torch.linalg.vector_norm(made - wanted, dim=over)
-        convergence = distance / (torch.linalg.vector_norm(wanted, dim=over) + 1e-6)
+        convergence = _convergence(made, wanted, compat)
         total = total + convergence.mean() + ((made + _FLOOR).log() - (wanted + _FLOOR).log()).abs().mean()
     return total / len(RESOLUTIONS)
+
+
+def _convergence(made: Tensor, wanted: Tensor, compat: Compat) -> Tensor:
+    """Distance of two spectrograms [B, F, T] relative to `wanted`: [B], or a scalar for the batch."""
+    over = (0, 1, 2) if compat == "seeds" else (1, 2)
+    distance: Tensor = torch.linalg.vector_norm(made - wanted, dim=over)
+    size: Tensor = torch.linalg.vector_norm(wanted, dim=over)
+    return distance / (size + 1e-6 if compat == "seeds" else size.clamp(min=_QUIET * wanted[0].numel() ** 0.5))
 
 
 def mel_distance(output: Tensor, source: Tensor) -> Tensor:

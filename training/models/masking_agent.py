@@ -132,14 +132,13 @@ class MaskingAgent(nn.Module):
 
     def _masks(self, input_logits: Tensor, target_logits: Tensor) -> tuple[Tensor, Tensor]:
         coupled = self._config.coupling == "softmax"
+        if not coupled and not self._config.hard:
+            return torch.sigmoid(input_logits), torch.sigmoid(target_logits)
         # A softmax of two is a sigmoid of their difference.
-        odds = (input_logits - target_logits) / self.temperature if coupled else input_logits
-        if self._config.hard:
-            chosen = self._choose(odds)
-            return chosen, 1 - chosen
-        if coupled:
-            return torch.sigmoid(odds), torch.sigmoid(-odds)
-        return torch.sigmoid(input_logits), torch.sigmoid(target_logits)
+        odds = input_logits - target_logits
+        odds = odds / self.temperature if coupled else odds
+        mask = self._choose(odds) if self._config.hard else torch.sigmoid(odds)
+        return mask, 1 - mask
 
     def _choose(self, odds: Tensor) -> Tensor:
         """Zeros and ones with the gradient of the soft choice between them (Jang et al. 2017)."""

@@ -13,9 +13,9 @@ GROWTH_BYTES = 64 << 20
 def keep_freed_memory() -> None:
     """Let glibc's allocator keep large blocks that are freed, and grow by 64 MB at a time; elsewhere nothing happens.
 
-    The encoder's activations are tens of megabytes each. glibc takes every such block fresh from the system and gives
-    it back at once; fetching its pages again costs as much time as computing on them. What a process holds at most
-    grows by about a tenth.
+    Activations are tens of megabytes each. glibc takes every block over 32 MB fresh from the system and gives it back
+    at once; fetching its pages again costs an encoder as much time as computing on them, and a training step at batch
+    16 a fifth of its time. What a process holds at most grows by about a tenth.
     """
     library = ctypes.CDLL(None)
     if not hasattr(library, "mallopt"):
