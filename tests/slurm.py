@@ -5,16 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 import uuid
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from deployment import ROOT
+from tiny_training import PATIENCE_SECONDS
 
 SCRIPTS = ROOT / "deploy" / "slurm"
-PATIENCE_SECONDS = 300
 
 STAND_INS = {
     "bin/scontrol": """
@@ -91,12 +89,3 @@ class Slurm:
 
     def run(self, nodes: int = 1, cwd: Path = ROOT, **variables: object) -> int:
         return self.start(nodes, cwd, **variables).wait(PATIENCE_SECONDS)
-
-
-def until(happened: Callable[[], object], process: subprocess.Popen[bytes]) -> None:
-    """Wait for something that a running process does."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not happened():
-        assert process.poll() is None, "it ended before"
-        assert time.monotonic() < deadline
-        time.sleep(0.005)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from deployment import ROOT
-from make_data import make_dataset
 from make_tracks import OPTIONS, PAIRS, SHARDS, make_tracks
-from ray_head import STOP_SECONDS, Head, ray_head
+from ray_head import Head, ray_head
+from tiny_training import ENDLESS, steps_told, tiny_dataset, tiny_options, until_it_trains, workers_told
 
 from shards.audit import verify
 from training.checkpoint import open_checkpoint
-from training.events import read_events
 
 pytestmark = pytest.mark.slow
 
@@ -59,19 +57,11 @@ def test_jobs_encode_on_the_worker_nodes_or_fail_with_one_line(head: Head, tmp_p
 
 def test_a_training_of_two_workers_is_stopped_and_the_same_job_goes_on(head: Head, tmp_path: Path) -> None:
     """Beside it, one whose run directory would go with the job."""
-    run_dir, dataset = tmp_path / "run", make_dataset(tmp_path / "ds", {"train": [5, 3], "val": [3]})
-    settings = ["model.cascade.layers=1", "data.batch_size=2", "train.audio_crop_seconds=0.25", "train.log_steps=1"]
-    settings += ["train.patience=null", "tracking.mlflow=off"]
+    run_dir, dataset = tmp_path / "run", tiny_dataset(tmp_path / "ds")
     launch = ["python", "-m", "training", "launch", "--shards", dataset, "--workers", 2]
-    launch += [part for setting in settings for part in ("--set", setting)]
-
     astray = head.submit(*launch, "--run-dir", "runs/first")
-    job = head.submit(*launch, "--run-dir", run_dir, "--set", "train.epochs=100000", name="first")
-    deadline = time.monotonic() + STOP_SECONDS
-    while len(read_events(run_dir / "metrics.jsonl")) < 2:
-        assert job.poll() is None, job.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    job = head.submit(*launch, "--run-dir", run_dir, *tiny_options(ENDLESS), name="first")
+    until_it_trains(run_dir, job)
     head.stop("first")
     output = job.communicate()[0]
     assert head.ask("/api/jobs/first")["status"] == "STOPPED"
@@ -85,12 +75,10 @@ def test_a_training_of_two_workers_is_stopped_and_the_same_job_goes_on(head: Hea
     assert "Traceback" not in output
 
     epochs = saved.epoch + 1
-    job = head.submit(*launch, "--run-dir", run_dir, "--set", f"train.epochs={epochs}", name="second")
-    output = job.communicate()[0]
+    output = head.submit(*launch, "--run-dir", run_dir, *tiny_options(epochs), name="second").communicate()[0]
     assert head.ask("/api/jobs/second")["status"] == "SUCCEEDED", output
-    events = [event for event, _ in read_events(run_dir / "metrics.jsonl")]
-    assert [event["world_size"] for event in events if event["event"] == "start"] == [2, 2]
-    steps = [event["step"] for event in events if event["event"] == "train"]
+    assert workers_told(run_dir) == [2, 2]
+    steps = steps_told(run_dir)
     assert steps == list(range(1, steps[-1] + 1)), "each step is told once, in two jobs"
     assert f"{run_dir / 'checkpoints'}: epoch {epochs}, step {steps[-1]}" in output
     assert head.homes("TrainWorker") == {head.worker_node}

@@ -9,12 +9,19 @@ from pathlib import Path
 
 import pytest
 from command import run_pipeline
-from make_data import make_dataset
-from slurm import PATIENCE_SECONDS, SCRIPTS, Slurm, until
+from slurm import SCRIPTS, Slurm
+from tiny_training import (
+    ENDLESS,
+    PATIENCE_SECONDS,
+    steps_told,
+    tiny_dataset,
+    tiny_options,
+    until,
+    until_it_trains,
+)
 
 from shards.audit import verify
 from training.checkpoint import open_checkpoint
-from training.events import read_events
 
 PAIRS = 56
 """Of 8 recordings of 8 s, each window with the next one."""
@@ -22,10 +29,6 @@ GIVEN = {
     "encode.sbatch": {"PAIRS": "pairs.jsonl", "DATASET": "dataset"},
     "train.sbatch": {"SHARDS": "dataset", "RUN_DIR": "run"},
 }
-SMALL = (
-    "--set model.cascade.layers=1 --set data.batch_size=2 --set train.audio_crop_seconds=0.25 --set train.log_steps=1"
-    " --set train.patience=null --set tracking.mlflow=off"
-)
 
 
 @pytest.fixture(params=GIVEN)
@@ -87,10 +90,10 @@ def test_the_time_limits_signal_stops_the_encoder_and_the_next_run_goes_on(
 @pytest.mark.slow
 def test_the_time_limits_signal_stops_a_training_and_the_next_run_goes_on(training: Slurm, tmp_path: Path) -> None:
     """First with two of Ray's workers on one node, then on three nodes as one process."""
-    run_dir, dataset = tmp_path / "run", make_dataset(tmp_path / "ds", {"train": [5, 3], "val": [3]})
+    run_dir, dataset = tmp_path / "run", tiny_dataset(tmp_path / "ds")
     given = {"SHARDS": dataset, "RUN_DIR": run_dir}
-    job = training.start(**given, WORKERS=2, TRAIN_OPTIONS=f"{SMALL} --set train.epochs=100000")
-    until(lambda: len(read_events(run_dir / "metrics.jsonl")) > 1, job)
+    job = training.start(**given, WORKERS=2, TRAIN_OPTIONS=" ".join(tiny_options(ENDLESS)))
+    until_it_trains(run_dir, job)
     job.send_signal(signal.SIGUSR1)
     assert job.wait(PATIENCE_SECONDS) == 143, training.errors
     assert training.said("scontrol") == [f"requeue {training.job_id}"]
@@ -100,9 +103,9 @@ def test_the_time_limits_signal_stops_a_training_and_the_next_run_goes_on(traini
     assert f"goes on from epoch {saved.epoch}, step {saved.step}" in training.errors
     assert saved.step > 0
 
-    last = f"{SMALL} --local --set train.epochs={saved.epoch + 1}"
+    last = " ".join(["--local", *tiny_options(saved.epoch + 1)])
     assert training.run(3, **given, WORKERS=1, TRAIN_OPTIONS=last, SLURM_RESTART_COUNT=1) == 0, training.errors
-    steps = [event["step"] for event, _ in read_events(run_dir / "metrics.jsonl") if event["event"] == "train"]
+    steps = steps_told(run_dir)
     assert steps == list(range(1, steps[-1] + 1)), "each step is told once, in two runs"
     assert f"epoch {saved.epoch + 1}, step {steps[-1]}" in training.output
 
