@@ -47,12 +47,11 @@ def test_a_compiled_model_gives_the_eager_output(kind: str) -> None:
         torch.testing.assert_close(dict(ours.agent.metrics()), dict(wanted.agent.metrics()))
 
 
-@pytest.mark.parametrize("kind", ["masking", "compositional"])
-def test_a_compiled_model_learns_as_the_eager_one_does(kind: str) -> None:
+def test_a_compiled_model_learns_as_the_eager_one_does() -> None:
     source, goal = latents(1, frames=20), latents(2, frames=20)
     gradients = []
     for compile_it in (False, True):
-        model = small_model(kind, dropout=0.0).train()
+        model = small_model("compositional", dropout=0.0).train()
         for module in model.modules():
             if isinstance(module, nn.Dropout):
                 module.p = 0.0
