@@ -86,7 +86,8 @@ def test_a_dataset_behind_a_url_trains_and_generates_as_its_folder_does(
 
 
 def test_a_run_directory_holds_what_it_should(undisturbed: Path) -> None:
-    assert {p.name for p in undisturbed.iterdir()} == {"checkpoints", "config.yaml", "metrics.jsonl"}
+    found = {p.name for p in undisturbed.iterdir()}
+    assert found == {"checkpoints", "config.yaml", "health.json", "metrics.jsonl", "samples"}
     assert {p.name for p in (undisturbed / "checkpoints").iterdir()} == {"best", "last", "epoch_0002"}
     events = [event for event, _ in read_events(undisturbed / "metrics.jsonl")]
     assert [e["event"] for e in events].count("epoch") == 3

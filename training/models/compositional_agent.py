@@ -142,6 +142,9 @@ class Ear(nn.Module):
         self.second = nn.Conv1d(2 * channels, channels, second, padding=second // 2)
         self.skip = nn.Conv1d(dim, channels, 1)
         self.norm = nn.BatchNorm1d(channels)
+        # The normalisation takes away whatever is added to all frames alike: this bias can't learn.
+        assert self.skip.bias is not None
+        self.skip.bias.requires_grad_(False)
 
     def forward(self, latents: Tensor) -> Tensor:
         """Map [B, D, T] to [B, channels, T]."""
