@@ -17,9 +17,11 @@ from training.config import Config
 from training.events import Event, MemorySink, read_events
 from training.generate import generate, soft_limit
 from training.preview import PairPreview, held_out_pairs
-from training.runtime import local_runtime
+from training.runtime import Runtime
 from training.state import TrainState, new_state
 from training.worker import WorkerSpec, train_rank
+
+ALONE = Runtime(0, 1, torch.device("cpu"))
 
 SMALL = (
     "model.cascade.layers=1",
@@ -49,7 +51,7 @@ def train(dataset: Path, run_dir: Path, *overrides: str) -> list[Event]:
     config = load_settings(Config, None, [*SMALL, *overrides])
     told = MemorySink()
     run_dir.mkdir()
-    train_rank(WorkerSpec(config, str(dataset), run_dir, None, None, None, None), local_runtime(), [told])
+    train_rank(WorkerSpec(config, str(dataset), run_dir, None, None, None), ALONE, [told])
     return told.events
 
 
@@ -147,7 +149,7 @@ def test_a_preview_that_fails_is_a_line_and_the_training_goes_on(dataset: Path, 
     run_dir.mkdir()
     (run_dir / "samples").write_text("a file where the folder should be")
     told = MemorySink()
-    train_rank(WorkerSpec(config, str(dataset), run_dir, None, None, None, None), local_runtime(), [told])
+    train_rank(WorkerSpec(config, str(dataset), run_dir, None, None, None), ALONE, [told])
     warnings = [event["text"] for event in told.events if event["event"] == "warning"]
     assert [text.partition(": ")[0] for text in warnings] == ["no samples of epoch 1", "no samples of epoch 2"]
     assert all(text.count("\n") == 0 and "samples" in text.partition(": ")[2] for text in warnings)

@@ -105,7 +105,9 @@ def test_launch_prints_where_the_time_goes(tmp_path: Path) -> None:
     assert account.steps == 3, "eight steps, two let pass, two to warm up, and in one the first epoch ended"
     assert set(account.parts) >= {"model", "decode", "losses", "backward", "update", "discriminator", "wait for data"}
     assert account.explained > 0.5
-    table = [line.split() for line in done.out.splitlines()[-len(account.parts) - 2 :]]
+    rows = [line.split() for line in done.out.splitlines()]
+    end = next(place for place, row in enumerate(rows) if row[-3:-2] == ["step"]) + 1
+    table = rows[end - len(account.parts) - 2 : end]
     shares = [float(row[-1].rstrip("%")) for row in table]
     assert [row[-3] for row in table[-2:]] == ["waiting", "step"]
     assert shares[-1] == 100.0

@@ -126,7 +126,7 @@ def test_three_skips_in_a_row_go_back_to_the_checkpoint_and_take_the_same_batche
     assert "health: non-finite is red" in done.err
     counted = [event for event in events(tmp_path / "run", "train") if "loss/total" in event]
     assert [event["step"] for event in counted] == [*range(1, 6), *range(5, 13)]
-    rates = [event["speed/learning_rate"] for event in counted]
+    rates = [event["optimizer/learning_rate"] for event in counted]
     assert rates == pytest.approx([1e-3] * 5 + [5e-4] * 8)
     newest = newest_checkpoint(tmp_path / "run")
     assert newest is not None

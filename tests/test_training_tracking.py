@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from command import Outcome, assert_one_line, run_training
 from make_data import make_dataset
 
@@ -28,9 +29,11 @@ from training.about import describe_training
 from training.config import Config
 from training.events import Event, MemorySink, metrics_of, read_events
 from training.outbox import Outbox
-from training.runtime import local_runtime
+from training.runtime import Runtime
 from training.tracking import About, MlflowMirror, MlflowRun, TrackingConfig, tracked
 from training.worker import WorkerSpec, train_rank
+
+ALONE = Runtime(0, 1, torch.device("cpu"))
 
 pytest.importorskip("mlflow")
 
@@ -198,7 +201,7 @@ def train(dataset: Path, run_dir: Path, store: str, *overrides: str, watching: S
     config = load_settings(Config, None, [*TINY, *options])
     run_dir.mkdir(exist_ok=True)
     with tracked(config.tracking, run_dir, describe_training(config, open_dataset(dataset), 1, None)) as run:
-        train_rank(WorkerSpec(config, str(dataset), run_dir, None, None, None, run), local_runtime(), watching)
+        train_rank(WorkerSpec(config, str(dataset), run_dir, None, None, run), ALONE, watching)
 
 
 def test_steps_that_are_taken_again_are_in_mlflow_once(dataset: Path, store: str, client: Any, tmp_path: Path) -> None:
@@ -312,7 +315,7 @@ def test_mlflow_may_go_away_and_the_training_goes_on(dataset: Path, tmp_path: Pa
     config = load_settings(Config, None, [*TINY, "train.epochs=2", "tracking.sample_epochs=null"])
     gone = MlflowRun(f"http://127.0.0.1:{closed_port}", "0" * 32)
     told = MemorySink()
-    train_rank(WorkerSpec(config, str(dataset), tmp_path, None, None, None, gone), local_runtime(), [told])
+    train_rank(WorkerSpec(config, str(dataset), tmp_path, None, None, gone), ALONE, [told])
     events = [event for event, _ in read_events(tmp_path / "metrics.jsonl")]
     assert [event["step"] for event in events if event["event"] == "train"] == list(range(1, 9))
     (warning,) = [event for event in events if event["event"] == "warning"]

@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import Field
 
-from shards.errors import CascadenceError
+from shards.errors import CascadenceError, Interrupted
 from shards.files import COMPLETE, read_json, write_json
 from shards.settings import Settings
 from training.events import METRICS, Event, Sink, append_event, make_warning, metrics_of, read_events
@@ -60,7 +60,7 @@ class About:
 
 @contextmanager
 def tracked(
-    settings: TrackingConfig, run_dir: Path, about: About, stopped: Callable[[], bool]
+    settings: TrackingConfig, run_dir: Path, about: About, stopped: Callable[[], bool] = lambda: False
 ) -> Iterator[MlflowRun | None]:
     """Own a training's MLflow run: made or taken up before the workers start, ended truthfully whatever they do.
 
@@ -77,7 +77,7 @@ def tracked(
         with _system_metrics(run):
             yield run
         status = "KILLED" if stopped() else "FINISHED"
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Interrupted):
         status = "KILLED"
         raise
     finally:
