@@ -1,4 +1,4 @@
-"""The smallest training: 32 pairs, 16 steps an epoch with one worker, 8 with two; and waiting until it trains."""
+"""The smallest training: 16 pairs, 8 steps an epoch with one worker, 4 with two; and waiting until it trains."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ENDLESS = 100_000
 
 def tiny_dataset(folder: Path) -> Path:
     """Publish the dataset at `folder`; returns `folder`."""
-    return make_dataset(folder, {"train": [20, 12], "val": [3]})
+    return make_dataset(folder, {"train": [10, 6], "val": [3]})
 
 
 def tiny_options(epochs: int) -> list[str]:
