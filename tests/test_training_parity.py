@@ -22,12 +22,12 @@ from training.losses import (
     spectral_outlier,
     stft_distance,
 )
+from training.measures.rhythm import rhythm_transfer
 from training.models.build import Model, ModelConfig, build_model
 from training.models.compositional_agent import COMPONENTS, CompositionalOutput
 from training.models.discriminator import Discriminator, DiscriminatorConfig
 from training.models.fixed_masks import FixedMasks, FixedMasksConfig
 from training.models.masking_agent import MaskingOutput
-from training.measures.rhythm import rhythm_transfer
 from training.seeds import translate_weights
 
 NEAR = 1e-4
