@@ -84,7 +84,7 @@ class SeedsStep(Step):
 def _ask_again(agent: MaskingAgent, sources: tuple[Tensor, Tensor], output: MaskingOutput) -> None:  # noqa: ARG001
     """Make the masks once more, to look at them."""
     with torch.no_grad():
-        agent._masks(*agent._logits(*sources))
+        agent._masks(*sources)
 
 
 def main() -> None:

@@ -33,7 +33,7 @@ ONE_DOOR = {
 
 # Below each file of training, those that it may never import: the arrows go cli -> launch -> worker -> loop -> step.
 ORDER = ["training.cli", "training.launch", "training.worker", "training.loop", "training.step"]
-PURE = ("training.models", "training.losses")
+PURE = ("training.models", "training.losses", "training.measures")
 
 
 def sources() -> Iterator[tuple[str, ast.Module]]:
@@ -98,9 +98,10 @@ def test_models_and_losses_know_nothing_of_the_machinery(below: str) -> None:
         assert not any(name.startswith(("shards.reader", "shards.dataset", "shards.files")) for name in names), file
 
 
-def test_losses_know_no_models() -> None:
-    for file, names in imported_by("training.losses").items():
-        assert not any(name.startswith("training.models") for name in names), file
+@pytest.mark.parametrize(("lower", "upper"), [("losses", "measures"), ("losses", "models"), ("measures", "models")])
+def test_losses_know_no_measures_and_neither_of_them_models(lower: str, upper: str) -> None:
+    for file, names in imported_by(f"training.{lower}").items():
+        assert not any(name.startswith(f"training.{upper}") for name in names), file
 
 
 def test_the_step_touches_neither_files_nor_processes() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from pydantic import ValidationError
 from small_models import DIM, latents, small_config, small_model
 
 from training.losses import mask_overlap
@@ -46,7 +47,8 @@ def test_masks_lie_between_zero_and_one_and_masked_sources_keep_their_level() ->
     torch.testing.assert_close(rms(output.target), rms(goal), rtol=1e-4, atol=0)
     assert float(output.complementarity) == pytest.approx(0.75, abs=0.1), "an untrained agent's is near three quarters"
     assert float(output.complementarity) == pytest.approx(1 - float((output.input_mask * output.target_mask).mean()))
-    assert set(output.metrics()) == {"complementarity", "input_mask_mean", "target_mask_mean"}
+    names = {"complementarity", "input_mask_mean", "target_mask_mean", "dominance_correlation"}
+    assert set(output.metrics()) == names
 
 
 @torch.no_grad()
@@ -86,6 +88,43 @@ def test_the_temperature_falls_in_equal_ratios_and_is_saved() -> None:
         source, goal = latents(1), latents(2)
         assert torch.equal(other.eval()(source, goal).latents, model.eval()(source, goal).latents)
     assert "agent.temperature" not in small_model("masking").state_dict()
+
+
+@torch.no_grad()
+def test_loudness_in_the_odds_makes_masks_that_follow_the_louder_source() -> None:
+    source, goal = latents(1), latents(2)
+    deaf, hearing = masking_agent(coupling="softmax"), masking_agent(coupling="softmax", loudness=1.0)
+    without, following = (float(agent(source, goal).metrics()["dominance_correlation"]) for agent in (deaf, hearing))
+    assert abs(without) < 0.2
+    assert following > 0.9
+    assert float(hearing(source, goal).loss("salience")) < 0.5 * float(deaf(source, goal).loss("salience"))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("centre", ["pair", "channel"])
+def test_centred_masks_prefer_no_source_however_much_louder_it_is(centre: str) -> None:
+    quieter = torch.linspace(0.1, 10, DIM)[:, None]
+    source, goal = quieter * latents(1), latents(2)
+    settings = {"coupling": "softmax", "loudness": 1.0}
+    free, centred = masking_agent(**settings)(source, goal), masking_agent(**settings, centre=centre)(source, goal)
+    assert float(free.input_mask.mean()) > 0.55
+    assert float(centred.input_mask.mean()) == pytest.approx(0.5, abs=0.03)
+    if centre == "channel":
+        torch.testing.assert_close(centred.input_mask.mean(2), torch.full((2, DIM), 0.5), rtol=0, atol=0.15)
+        assert float(centred.loss("channel_balance")) < 0.1 * float(free.loss("channel_balance"))
+
+
+def test_what_the_loudness_counts_is_learnt() -> None:
+    agent = masking_agent(coupling="softmax", loudness=0.5)
+    agent(latents(1), latents(2)).loss("salience").backward()
+    assert agent.loudness.grad is not None
+    assert float(agent.loudness.grad) < 0, "more of it keeps more of the louder source"
+
+
+@pytest.mark.parametrize("setting", [{"loudness": 1.0}, {"centre": "pair"}])
+def test_only_coupled_masks_hear_loudness_or_are_centred(setting: dict[str, object]) -> None:
+    with pytest.raises(ValidationError, match="set coupling: softmax"):
+        masking_agent(**setting)
 
 
 @pytest.mark.parametrize("coupling", ["independent", "softmax"])

@@ -75,9 +75,9 @@ CASES: list[tuple[str, str, list[Event]]] = [
     ("unknown", "gradient norm", [line(1, norm=None, skipped=1.0)]),
     ("green", "gradient norm", [line(1, peak=100.0)]),
     ("red", "gradient norm", [line(1, peak=100.1)]),
-    ("green", "gradient norm", [*CALM, line(11, peak=10.0)]),
-    ("red", "gradient norm", [*CALM, line(11, peak=10.1)]),
-    ("green", "gradient norm", [*CALM[:9], line(11, peak=10.1)]),  # a median of nine is none yet
+    ("green", "gradient norm", [*CALM, line(11, norm=10.0, peak=90.0)]),
+    ("red", "gradient norm", [*CALM, line(11, norm=10.1)]),
+    ("green", "gradient norm", [*CALM[:9], line(11, norm=10.1)]),  # a median of nine is none yet
     ("green", "gradient norm", [*(line(step, norm=90.0) for step in range(20)), *CALM]),  # it fell since
     ("unknown", "RMS scale", [epoch(1)]),
     ("green", "RMS scale", [epoch(1, train={"level/clamped": 0.1})]),

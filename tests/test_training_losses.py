@@ -18,16 +18,20 @@ from training.losses import (
     AudioCrops,
     LossesConfig,
     LossInputs,
+    channel_balance,
     component_balance,
     compute_losses,
     discriminator_loss,
     generator_loss,
+    loudness_ratio,
     mask_balance,
     mask_overlap,
     mask_regularisation,
+    mask_salience,
     novelty,
     rms_error,
     roll_targets,
+    waveform_limit,
 )
 from training.losses.report import AUDIO_LOSSES, LOSSES
 from training.models.masking_agent import MaskingOutput
@@ -65,6 +69,49 @@ def test_mask_losses_of_known_masks() -> None:
     still = torch.full((1, 4, 10), 0.5)
     assert float(mask_regularisation(still, still)) == pytest.approx(10 * 0.25 + 0.5 * 0 + 5 * 2 * 0.05)
     assert float(mask_balance(torch.ones(1, 4, 10), torch.zeros(1, 4, 10))) == pytest.approx(0.5)
+
+
+def test_masks_that_keep_the_louder_source_lose_nothing_of_it() -> None:
+    source, goal = torch.randn(2, 3, 4, 10, generator=torch.Generator().manual_seed(1))
+    louder = (source.abs() > goal.abs()).float()
+    assert float(mask_salience(louder, 1 - louder, source, goal)) == pytest.approx(0, abs=1e-6)
+    assert float(mask_salience(1 - louder, louder, source, goal)) == pytest.approx(1)
+    half = torch.full_like(source, 0.5)
+    assert float(mask_salience(half, half, source, goal)) == pytest.approx(0.5)
+    nothing = torch.zeros_like(source)
+    assert 0 <= float(mask_salience(half, half, nothing, nothing)) <= 1
+
+
+def test_a_fixed_choice_of_channels_is_balanced_on_the_whole_and_in_no_channel() -> None:
+    channels = torch.zeros(2, 4, 10)
+    channels[:, ::2] = 1
+    frames = torch.zeros(2, 4, 10)
+    frames[:, :, ::2] = 1
+    assert float(mask_balance(channels, 1 - channels)) == 0
+    assert float(channel_balance(channels, 1 - channels)) == 0.5
+    assert float(channel_balance(frames, 1 - frames)) == 0
+
+
+def test_loudness_ratio_is_the_logarithm_of_energies_and_silence_says_nothing() -> None:
+    source, goal = torch.rand(2, 2, 4, 10, generator=torch.Generator().manual_seed(1)) + 0.5
+    expected = 2 * np.log(source.numpy() / goal.numpy())
+    np.testing.assert_allclose(loudness_ratio(source, goal).numpy(), expected, atol=1e-3)
+    nothing = torch.zeros_like(source)
+    assert torch.equal(loudness_ratio(nothing, nothing), nothing)
+    assert torch.isfinite(loudness_ratio(source, nothing)).all()
+
+
+def test_likeness_of_the_waveform_costs_nothing_up_to_its_limit() -> None:
+    source, goal, other = audio(1), audio(2), audio(3)
+    assert float(waveform_limit(other, source, goal, 0.55)) == 0
+    assert float(waveform_limit(source, source, goal, 0.55)) == pytest.approx(0.45**2, rel=1e-3)
+    assert float(waveform_limit(-source, source, source, 0.55)) == pytest.approx(2 * 0.45**2, rel=1e-3)
+    mix = (source + goal).requires_grad_()
+    loss = waveform_limit(mix, source, goal, 0.55)
+    loss.backward()
+    assert mix.grad is not None
+    better = mix.detach() - 0.5 * mix.grad / mix.grad.abs().max()
+    assert float(waveform_limit(better, source, goal, 0.55)) < float(loss.detach())
 
 
 def patterns() -> tuple[Tensor, Tensor, Tensor]:
@@ -163,7 +210,7 @@ class Calls(TorchFunctionMode):
 
 def inputs(output: Tensor) -> LossInputs:
     first, second = torch.rand(2, 2, 4, 10, generator=torch.Generator().manual_seed(5))
-    agent = MaskingOutput(first, second, first, second)
+    agent = MaskingOutput(first, second, first, second, (first, second))
     return LossInputs(AudioCrops(output, audio(1), audio(2), 60), agent, torch.tensor([[0.5], [-0.5]]))
 
 

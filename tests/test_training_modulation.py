@@ -15,6 +15,7 @@ from training.losses.modulation import (
     MOST,
     Penalty,
     amplitude_envelope,
+    envelope_band,
     envelope_correlation,
     modulation_correlation,
     segments_for,
@@ -110,3 +111,22 @@ def test_the_exponential_penalty_pulls_at_what_is_all_but_a_copy() -> None:
     )
     assert -math.log(1 - MOST) < nearer < copy
     assert copy == pytest.approx(-math.log(1 - MOST) + 1, rel=1e-2)
+
+
+def test_an_envelope_correlation_within_the_wanted_range_costs_nothing() -> None:
+    output, source, goal = audio(1) + audio(2), audio(1), audio(2)
+    found = [float(np.mean(correlations(output, one))) for one in (source, goal)]
+    assert all(0.2 < each < 0.95 for each in found)
+    assert float(envelope_band(output, source, goal, SEGMENTS, (0.0, 1.0))) == 0
+    under, over = (float(envelope_band(output, source, goal, SEGMENTS, wanted)) for wanted in ((1.0, 1.0), (-1.0, 0.0)))
+    each = [np.array(correlations(output, one)) for one in (source, goal)]
+    assert under == pytest.approx(sum(float(np.square(1 - r).mean()) for r in each), rel=1e-3)
+    assert over == pytest.approx(sum(float(np.square(r.clip(min=0)).mean()) for r in each), rel=1e-3)
+
+
+def test_the_range_of_envelope_correlations_moves_silence_and_copies_by_finite_gradients() -> None:
+    for output in (SILENCE, CONSTANT, audio(1)):
+        leaf = output.clone().requires_grad_()
+        envelope_band(leaf, audio(1), audio(2), SEGMENTS, (0.3, 0.5)).backward()
+        assert leaf.grad is not None
+        assert torch.isfinite(leaf.grad).all()

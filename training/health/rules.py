@@ -76,16 +76,17 @@ def _finite(history: History) -> Judgement:
 
 
 def _gradient_norm(history: History) -> Judgement:
-    peaks = [(peak, place) for place in history.recent if (peak := history.lines[place].peak) is not None]
+    peaks = [peak for place in history.recent if (peak := history.lines[place].peak) is not None]
     if not peaks:
         return NOTHING
-    usual = {place: _usual_norm(history, place) for _, place in peaks}
-    sudden = {place: peak for peak, place in peaks if (norm := usual[place]) is not None and peak > 10 * norm}
-    # The one to tell of: a sudden one rather than a merely large one.
-    worst, place = max(peaks, key=lambda one: (one[1] in sudden, one[0]))
-    norm = usual[place]
-    told = f"at most {worst:.3g}" + (f", where {norm:.3g} was usual" if norm is not None else "")
-    return bool(sudden) or worst > 100 or max(peaks)[0] > 100, told
+    told = f"at most {max(peaks):.3g}"
+    # Means against means: the largest of many steps is far from the usual one in any training.
+    known = [(history.lines[place].norm, _usual_norm(history, place)) for place in history.recent]
+    rises = [(norm / usual, norm, usual) for norm, usual in known if norm is not None and usual]
+    if not rises:
+        return max(peaks) > 100, told
+    rise, norm, usual = max(rises)
+    return max(peaks) > 100 or rise > 10, f"{told}; a mean of {norm:.3g} where {usual:.3g} was usual"
 
 
 def _usual_norm(history: History, place: int) -> float | None:
@@ -96,7 +97,10 @@ def _usual_norm(history: History, place: int) -> float | None:
 
 def _rms_scale(history: History) -> Judgement:
     clamped = history.trained("level/clamped")
-    return NOTHING if clamped is None else (clamped > 0.1, f"{clamped:.1%} of the samples")
+    if clamped is None:
+        return NOTHING
+    scale = history.trained("level/scale")
+    return clamped > 0.1, f"{clamped:.1%} of the samples" + (f", factor {scale:.2f}" if scale is not None else "")
 
 
 def _complementarity(history: History) -> Judgement:
@@ -196,7 +200,7 @@ RULES = (
     ),
     Rule(
         "RMS scale",
-        "at a clamp for over 10 % of the samples",
+        "at a clamp, or without one outside 0.7 to 1.5, for over 10 % of the samples",
         "fewer model.cascade.stages, and model.cascade.residual_weights of 1",
         _rms_scale,
     ),

@@ -26,6 +26,19 @@ def mel_filters(bins: int, bands: int, highest: float, device: torch.device) -> 
     return filters.to(device)
 
 
+@lru_cache(maxsize=4)
+def chroma_filters(size: int, device: torch.device) -> Tensor:
+    """Weights [size // 2 + 1, 12] of an FFT's bins for the pitch classes, C first, for audio at 24 kHz.
+
+    Each bin from 100 Hz to 2 kHz counts for the class that its frequency is nearest to, less the further away it is.
+    """
+    frequencies = torch.arange(size // 2 + 1) * SAMPLE_RATE / size
+    pitch = 69 + 12 * torch.log2(frequencies.clamp(min=1) / 440)
+    away = (pitch[:, None] - torch.arange(12) + 6) % 12 - 6
+    filters = torch.exp(-0.5 * (away / 0.3).square()) * ((frequencies >= 100) & (frequencies <= 2000))[:, None]
+    return filters.to(device)
+
+
 def magnitudes(audio: Tensor, size: int, hop: int) -> Tensor:
     """Magnitude spectrogram of audio [B, 1, n]: [B, size // 2 + 1, frames], Hann windows centred on their frames."""
     window = hann_window(size, audio.device)

@@ -57,6 +57,20 @@ def modulation_correlation(
     )
 
 
+def envelope_band(
+    output: Tensor, input_audio: Tensor, target_audio: Tensor, segments: int, wanted: tuple[float, float]
+) -> Tensor:
+    """Squared distance of the envelope correlations with both sources from a range; audio [B, 1, n], a scalar.
+
+    `modulation_correlation` drives them to zero, and the input's rhythm out with them.
+    """
+    envelope, total = amplitude_envelope(output, segments), output.new_zeros(())
+    for source in (input_audio, target_audio):
+        correlation = envelope_correlation(envelope, amplitude_envelope(source, segments))
+        total = total + (correlation - correlation.detach().clamp(*wanted)).square().mean()
+    return total
+
+
 def _penalise(correlation: Tensor, penalty: Penalty) -> Tensor:
     match penalty:
         case "quadratic":

@@ -13,9 +13,10 @@ from torch import Tensor
 from shards.settings import Settings
 from training.losses.adversarial import generator_loss
 from training.losses.compat import Compat
-from training.losses.modulation import Penalty, modulation_correlation
+from training.losses.modulation import Penalty, envelope_band, modulation_correlation
+from training.losses.music import chroma_distance, onset_distance
 from training.losses.spectral import mel_distance, spectral_outlier, stft_distance
-from training.losses.waveform import rms_error
+from training.losses.waveform import rms_error, waveform_limit
 
 
 class LossesConfig(Settings):
@@ -31,6 +32,16 @@ class LossesConfig(Settings):
     novelty: float = Field(0.1, ge=0, description="compositional agent: likeness of its pattern to the sources")
     modulation_correlation: float = Field(0.5, ge=0, description="envelope correlation with both sources")
     spectral_outlier: float = Field(0.0, ge=0, description="energy that sticks out around 2, 4 and 6 kHz")
+    salience: float = Field(0.0, ge=0, description="masking agent: energy of the louder source that masks leave out")
+    channel_balance: float = Field(
+        0.0, ge=0, description="masking agent: each channel's masks at one half in each pair"
+    )
+    envelope_band: float = Field(0.0, ge=0, description="envelope correlations with the sources outside envelope_range")
+    waveform_limit: float = Field(0.0, ge=0, description="waveform correlations with the sources over waveform_most")
+    onsets: float = Field(0.0, ge=0, description="onset strength that does not follow the input's")
+    chroma: float = Field(0.0, ge=0, description="pitch classes that are not the target's")
+    envelope_range: tuple[float, float] = Field((0.3, 0.5), description="wanted by envelope_band")
+    waveform_most: float = Field(0.55, ge=0, le=1, description="allowed by waveform_limit")
     modulation_penalty: Penalty = Field("quadratic", description="how the envelope correlation is punished")
     watch: tuple[str, ...] = Field((), description="losses of weight 0 to log, without gradient")
 
@@ -113,8 +124,16 @@ AUDIO_LOSSES: dict[str, Callable[[AudioCrops, LossesConfig, Compat], Tensor]] = 
         crops.output, crops.input, crops.target, crops.segments, config.modulation_penalty
     ),
     "spectral_outlier": lambda crops, _, __: spectral_outlier(crops.output),
+    "envelope_band": lambda crops, config, _: envelope_band(
+        crops.output, crops.input, crops.target, crops.segments, config.envelope_range
+    ),
+    "waveform_limit": lambda crops, config, _: waveform_limit(
+        crops.output, crops.input, crops.target, config.waveform_most
+    ),
+    "onsets": lambda crops, _, __: onset_distance(crops.output, crops.input),
+    "chroma": lambda crops, _, __: chroma_distance(crops.output, crops.target),
 }
-AGENT_LOSSES = ("mask_regularisation", "balance", "novelty")
+AGENT_LOSSES = ("mask_regularisation", "balance", "channel_balance", "salience", "novelty")
 LOSSES = (*AUDIO_LOSSES, *AGENT_LOSSES, "gan")
 
 

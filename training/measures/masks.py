@@ -7,19 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-_FLOOR = 1e-4
-"""Of the mean energy of both sources: what is quieter says nothing of which one is louder."""
-
-
-@torch.no_grad()
-def loudness_ratio(input_latents: Tensor, target_latents: Tensor) -> Tensor:
-    """Natural logarithm of the energy of input over target at each place, both [B, D, T]: [B, D, T].
-
-    Energies under 1e-4 of the pair's mean count as that much, so that silence beside silence gives 0.
-    """
-    source, goal = input_latents.float().square(), target_latents.float().square()
-    floor = _FLOOR * (source + goal).mean((1, 2), keepdim=True) + 1e-12
-    return (source + floor).log() - (goal + floor).log()
+from training.losses.masks import loudness_ratio
 
 
 @torch.no_grad()

@@ -17,6 +17,8 @@ from training.models.masking_agent import MaskingAgent, MaskingOutput
 
 Agent = MaskingAgent | CompositionalAgent
 AgentOutput = MaskingOutput | CompositionalOutput
+SCALE_CLAMP = (0.7, 1.5)
+"""Bounds of the RMS scaling that keep two stages stable."""
 
 
 class CascadeConfig(Settings):
@@ -31,7 +33,7 @@ class CascadeConfig(Settings):
     anti_cheating: float = Field(0.0, ge=0, description="noise on the sources in training, in their own deviations")
     initial_gain: float = Field(0.1, gt=0, le=1, description="of what a stage adds to its sources, before training")
     residual_weights: tuple[float, ...] = Field((), description="of the sources that each stage adds to; empty: all 1")
-    scale_clamp: tuple[float, float] | None = Field((0.7, 1.5), description="bounds of the RMS scaling; null: none")
+    scale_clamp: tuple[float, float] | None = Field(SCALE_CLAMP, description="bounds of the RMS scaling; null: none")
     spectral_norm: bool = Field(True, description="bound the gain of each stage's projection")
 
     @model_validator(mode="after")
@@ -47,7 +49,8 @@ class CascadeConfig(Settings):
 class ModelOutput:
     """What a model made: latents [B, D, T] and what its agent did.
 
-    `scale` is the last stage's RMS factor, and `clamped` whether it, or one before it, was at a bound: [B, 1, 1].
+    `scale` is the last stage's RMS factor, and `clamped` whether it, or one before it, was at a bound: [B, 1, 1]. Where
+    a model has no bounds, those that are usual tell.
     """
 
     latents: Tensor
@@ -141,6 +144,7 @@ class Cascade(nn.Module):
                 source, goal = decided.input, decided.target
         noisy_source = self._noisy(source)
         output = scale = goal
+        lowest, highest = self._config.scale_clamp or SCALE_CLAMP
         clamped = torch.zeros(len(goal), 1, 1, dtype=torch.bool, device=goal.device)
         for place, stage in enumerate(self.stages):
             if place == 0:
@@ -149,8 +153,8 @@ class Cascade(nn.Module):
                 added, mean = stage(noisy_source, output, self._noisy(goal)), (source + output + goal) / 3
             output = added + self._residuals[place] * mean
             wanted = ((rms(source).square() + rms(goal).square()) / 2).sqrt() / rms(output)
-            scale = wanted if self._config.scale_clamp is None else wanted.clamp(*self._config.scale_clamp)
-            output, clamped = output * scale, clamped | (scale != wanted)
+            scale = wanted if self._config.scale_clamp is None else wanted.clamp(lowest, highest)
+            output, clamped = output * scale, clamped | (wanted < lowest) | (wanted > highest)
         return ModelOutput(output, decided, scale, clamped)
 
     def _noisy(self, latents: Tensor) -> Tensor:

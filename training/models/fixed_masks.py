@@ -60,7 +60,13 @@ class FixedMasks(nn.Module):
                 one = torch.ones((), device=device)
                 masks = one, one
         input_mask, target_mask = (mask.expand_as(input_latents) for mask in masks)
-        return FixedMaskingOutput(input_mask, target_mask, input_latents * input_mask, target_latents * target_mask)
+        return FixedMaskingOutput(
+            input_mask,
+            target_mask,
+            input_latents * input_mask,
+            target_latents * target_mask,
+            (input_latents, target_latents),
+        )
 
     def _channels(self, device: torch.device) -> Tensor:
         if self.training:

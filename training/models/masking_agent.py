@@ -13,7 +13,15 @@ from torch import Tensor, nn
 
 from shards.settings import Settings
 from training.losses.compat import Compat
-from training.losses.masks import mask_balance, mask_overlap, mask_regularisation
+from training.losses.masks import (
+    channel_balance,
+    loudness_ratio,
+    mask_balance,
+    mask_overlap,
+    mask_regularisation,
+    mask_salience,
+)
+from training.measures.masks import dominance_correlation
 from training.models.blocks import match_rms
 from training.models.style_discriminator import StyleDiscriminator
 
@@ -41,25 +49,37 @@ class MaskingAgentConfig(Settings):
         "independent", description="softmax: both masks share each place, so that together they are one"
     )
     temperature: TemperatureSchedule = Field(TemperatureSchedule(), description="of coupling: softmax")
+    loudness: float | None = Field(
+        None,
+        gt=0,
+        description="of coupling: softmax; what the sources' loudness ratio counts at first, then learnt",
+    )
+    centre: Literal["none", "pair", "channel"] = Field(
+        "none",
+        description="of coupling: softmax; on the whole no source is preferred in a pair, or in its channels",
+    )
     hard: bool = Field(False, description="masks of 0 and 1: drawn in training (Gumbel), the larger one otherwise")
 
     @model_validator(mode="after")
     def _check(self) -> MaskingAgentConfig:
         if self.channels % self.heads:
             raise ValueError(f"channels {self.channels} must be a multiple of heads {self.heads}")
+        if self.coupling != "softmax" and (self.loudness is not None or self.centre != "none"):
+            raise ValueError("loudness and centre are of masks that share each place; set coupling: softmax")
         return self
 
 
 @dataclass(frozen=True)
 class MaskingOutput:
-    """What was decided: the masks and the masked sources, all [B, D, T]."""
+    """What was decided, of which sources: the masks, the masked sources and the sources, all [B, D, T]."""
 
-    LOSSES: ClassVar[tuple[str, ...]] = ("mask_regularisation", "balance")
+    LOSSES: ClassVar[tuple[str, ...]] = ("mask_regularisation", "balance", "channel_balance", "salience")
 
     input_mask: Tensor
     target_mask: Tensor
     input: Tensor
     target: Tensor
+    sources: tuple[Tensor, Tensor]
 
     @property
     def complementarity(self) -> Tensor:
@@ -68,8 +88,17 @@ class MaskingOutput:
 
     def loss(self, name: str) -> Tensor:
         """One of `LOSSES`, a scalar."""
-        judge = {"mask_regularisation": mask_regularisation, "balance": mask_balance}[name]
-        return judge(self.input_mask, self.target_mask)
+        masks = self.input_mask, self.target_mask
+        match name:
+            case "mask_regularisation":
+                return mask_regularisation(*masks)
+            case "balance":
+                return mask_balance(*masks)
+            case "channel_balance":
+                return channel_balance(*masks)
+            case "salience":
+                return mask_salience(*masks, *self.sources)
+        raise AssertionError(name)
 
     @property
     def losses(self) -> dict[str, Tensor]:
@@ -82,6 +111,7 @@ class MaskingOutput:
             "complementarity": self.complementarity,
             "input_mask_mean": self.input_mask.mean(),
             "target_mask_mean": self.target_mask.mean(),
+            "dominance_correlation": dominance_correlation(self.input_mask, self.target_mask, *self.sources).mean(),
         }
 
 
@@ -101,6 +131,8 @@ class MaskingAgent(nn.Module):
         self.target_head = _mask_head(width, dim)
         if config.coupling == "softmax":
             self.register_buffer("temperature", torch.tensor(config.temperature.start))
+        if config.loudness is not None:
+            self.loudness = nn.Parameter(torch.tensor(config.loudness))
         if compat == "seeds":
             self.style_discriminator = StyleDiscriminator(dim).requires_grad_(False)
 
@@ -111,12 +143,14 @@ class MaskingAgent(nn.Module):
 
     def forward(self, input_latents: Tensor, target_latents: Tensor) -> MaskingOutput:
         """Mask both sources [B, D, T]; each keeps its RMS."""
-        input_mask, target_mask = self._masks(*self._logits(input_latents, target_latents))
+        sources = input_latents, target_latents
+        input_mask, target_mask = self._masks(*sources)
         return MaskingOutput(
             input_mask,
             target_mask,
             match_rms(input_latents * input_mask, input_latents),
             match_rms(target_latents * target_mask, target_latents),
+            sources,
         )
 
     def _logits(self, input_latents: Tensor, target_latents: Tensor) -> tuple[Tensor, Tensor]:
@@ -130,15 +164,24 @@ class MaskingAgent(nn.Module):
         # float32 from here on: the losses average the masks over every place.
         return attended[0].float(), attended[1].float()
 
-    def _masks(self, input_logits: Tensor, target_logits: Tensor) -> tuple[Tensor, Tensor]:
+    def _masks(self, *sources: Tensor) -> tuple[Tensor, Tensor]:
+        input_logits, target_logits = self._logits(*sources)
         coupled = self._config.coupling == "softmax"
         if not coupled and not self._config.hard:
             return torch.sigmoid(input_logits), torch.sigmoid(target_logits)
         # A softmax of two is a sigmoid of their difference.
         odds = input_logits - target_logits
-        odds = odds / self.temperature if coupled else odds
+        odds = self._share(odds, *sources) if coupled else odds
         mask = self._choose(odds) if self._config.hard else torch.sigmoid(odds)
         return mask, 1 - mask
+
+    def _share(self, odds: Tensor, *sources: Tensor) -> Tensor:
+        """What speaks for the input at each place, [B, D, T], by the agent's ear, loudness and temperature."""
+        if self._config.loudness is not None:
+            odds = odds + self.loudness * loudness_ratio(*sources)
+        if self._config.centre != "none":
+            odds = odds - odds.mean((1, 2) if self._config.centre == "pair" else 2, keepdim=True)
+        return odds / self.temperature
 
     def _choose(self, odds: Tensor) -> Tensor:
         """Zeros and ones with the gradient of the soft choice between them (Jang et al. 2017)."""
