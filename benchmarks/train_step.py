@@ -153,7 +153,15 @@ def measure_launches(folder: Path, dataset: Path, parts: Sequence[str]) -> dict[
     alone = launch(folder / "alone", dataset, [sys.executable], cores="0")
     found["wait_fraction"] = statistics.median(alone["wait"])
     if {"ray", "scaling"} & set(parts):
-        torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--no-python", sys.executable]
+        torchrun = [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--nproc-per-node=2",
+            "--no-python",
+            "--",
+            sys.executable,
+        ]
         two = launch(folder / "torchrun", dataset, torchrun, threads=1)
         if "scaling" in parts:
             found["scaling_efficiency"] = two["rate"] / (2 * alone["rate"])
