@@ -1,6 +1,6 @@
 """Every preset for fifty epochs on a small set: whether it stays sound, and how its numbers run.
 
-Twenty pairs of drums and piano of 4 s to train on and four held out, `mdct`, the presets as they are but for the batch,
+Twenty pairs of drums and piano of 2 s to train on and four held out, `mdct`, the presets as they are but for the batch,
 which is what fits so few pairs. Writes `docs/results/presets.svg` and prints a table; no gradient may be wild and no
 step may be skipped.
 """
@@ -29,7 +29,7 @@ CURVES = {
     "envelope correlation with the input": "val/likeness/input",
     "envelope correlation with the target": "val/likeness/target",
 }
-PAIRS, SECONDS = 24, 4
+PAIRS, SECONDS = 24, 2
 
 
 def main() -> None:

@@ -41,7 +41,8 @@ def chroma_distance(output: Tensor, source: Tensor) -> Tensor:
     heard, wanted = (classes - classes.mean(1, keepdim=True) for classes in (heard, wanted))
     sizes = [(classes.square().sum(1) + _QUIET).sqrt() for classes in (heard, wanted)]
     likeness = (heard * wanted).sum(1) / (sizes[0] * sizes[1])
-    return (1 - (likeness * weight).sum(1) / (weight.sum(1) + _QUIET)).mean()
+    distance: Tensor = (1 - (likeness * weight).sum(1) / (weight.sum(1) + _QUIET)).mean()
+    return distance
 
 
 def chroma(audio: Tensor) -> Tensor:

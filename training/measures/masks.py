@@ -22,7 +22,8 @@ def dominance_correlation(
     ratio = loudness_ratio(input_latents, target_latents).flatten(1)
     preference, ratio = (x - x.mean(1, keepdim=True) for x in (preference, ratio))
     scale = torch.linalg.vector_norm(preference, dim=1) * torch.linalg.vector_norm(ratio, dim=1)
-    return (preference * ratio).sum(1) / scale.clamp(min=1e-12)
+    correlation: Tensor = (preference * ratio).sum(1) / scale.clamp(min=1e-12)
+    return correlation
 
 
 @dataclass(frozen=True)
