@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,8 @@ PAIRS, SECONDS = 24, 2
 
 def main() -> None:
     options = _options()
-    with tempfile.TemporaryDirectory(prefix="cascadence-bench-") as name:
-        folder = Path(name)
+    with ExitStack() as stack:
+        folder = options.folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cascadence-bench-")))
         dataset = _dataset(folder)
         runs = {preset: train(folder / preset, dataset, preset, options.epochs) for preset in options.presets}
     rows = [{"preset": preset, **summary(events)} for preset, events in runs.items()]
@@ -48,12 +49,15 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--epochs", type=int, default=50)
     parser.add_argument("--presets", nargs="*", choices=PRESETS, default=list(PRESETS))
+    parser.add_argument("--folder", type=Path, default=None, help="where the runs lie; unfinished ones go on")
     parser.add_argument("--figure", type=Path, default=None, help="an SVG of the curves")
     return parser.parse_args()
 
 
 def _dataset(folder: Path) -> Path:
     recordings, pairs, dataset = folder / "recordings", folder / "pairs.jsonl", folder / "ds"
+    if dataset.is_dir():
+        return dataset
     for arguments in (
         ["pipeline", "synthesize", recordings, "--pairs", PAIRS, "--seconds", SECONDS],
         ["pipeline", "pair", recordings, "--out", pairs, "--mode", "suffix", "--seconds", SECONDS],
