@@ -140,7 +140,7 @@ def _fit(request: Request, spec: WorkerSpec, use_gpu: bool) -> None:
             pass
 
     os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
-    # A run's end is noticed at the controller's next look, which costs the workers time; its own default is two seconds.
+    # A run's end is noticed at the controller's next look, which costs workers time; Ray's default is two seconds.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "1")
     logging.getLogger("ray.train").setLevel(logging.ERROR)
     trainer = Trainer(
