@@ -9,10 +9,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from shards.schema import SIDES
+
 Verdict = Literal["success", "short"]
 Origin = Literal["ours", "seeds"]
 
-SIDES = ("input", "target")
 COMPONENTS = tuple(f"{side}_{kind}" for side in SIDES for kind in ("rhythm", "harmony", "timbre"))
 """As the compositional agent names them; here again, because tables and pages do without torch."""
 WANTED_COMPONENTS = ("input_rhythm", "target_harmony")
@@ -43,7 +44,7 @@ class Criterion:
 
     `seeds` is the range in which the seeds saw success, `ours` another one that we ask for instead. A value counts as
     wholly short at the ends of `extremes`. `unit` is `share` for what people read in percent, or one to write behind
-    the number.
+    the number. What is not `of_pair` says something of many pairs together, and nothing of one.
     """
 
     title: str
@@ -52,6 +53,7 @@ class Criterion:
     unit: Literal["", "share", "dB"] = ""
     digits: int = 2
     extremes: tuple[float, float] = (0.0, 1.0)
+    of_pair: bool = True
 
     @property
     def range(self) -> Range | None:
@@ -121,9 +123,10 @@ def _masks() -> Iterator[tuple[str, Criterion]]:
     yield "mask_overlap", Criterion("overlap of the masks, 1 - complementarity", digits=3)
     yield "mask_change", Criterion("variance of the masks over time", Range(low=0.05), digits=3)
     yield "dominance_correlation", Criterion("masks follow the louder source", None, Range(low=0.3))
-    yield "content_share", Criterion("variance of the masks by content", None, Range(low=0.5), "share", 0)
+    share = "variance of the masks by content", None, Range(low=0.5), "share", 0
+    yield "content_share", Criterion(*share, of_pair=False)
     for part in ("pattern", "channel", "position"):
-        yield f"{part}_share", Criterion(f"variance of the masks by {part}", unit="share", digits=0)
+        yield f"{part}_share", Criterion(f"variance of the masks by {part}", unit="share", digits=0, of_pair=False)
 
 
 def _components() -> Iterator[tuple[str, Criterion]]:
@@ -140,7 +143,8 @@ def _music() -> Iterator[tuple[str, Criterion]]:
     yield "onset_f1", Criterion("onsets of the input kept (F1)", None, Range(low=0.6))
     yield "rhythm_correlation_input", Criterion("rhythm correlation with the input", Range(low=0.3))
     yield "rhythm_correlation_target", Criterion("rhythm correlation with the target")
-    yield "rhythm_balance", Criterion("rhythm balance, input over target", Range(0.8, 1.2), extremes=(0.0, 2.0))
+    title = "rhythm balance, input over target"
+    yield "rhythm_balance", Criterion(title, Range(0.8, 1.2), extremes=(0.0, 2.0), of_pair=False)
     yield "chroma_similarity_target", Criterion("chroma similarity to the target", None, Range(low=0.7))
     yield "chroma_similarity_input", Criterion("chroma similarity to the input")
     for side in SIDES:
@@ -157,7 +161,7 @@ def _music() -> Iterator[tuple[str, Criterion]]:
 def _discriminator() -> Iterator[tuple[str, Criterion]]:
     for kind, wanted in (("real", Range(0.6, 0.8)), ("fake", Range(0.4, 0.6))):
         title = f"discriminator right about {kind} music"
-        yield f"discriminator_{kind}_accuracy", Criterion(title, wanted, None, "share", 0)
+        yield f"discriminator_{kind}_accuracy", Criterion(title, wanted, None, "share", 0, of_pair=False)
 
 
 CRITERIA: Mapping[str, Criterion] = dict([*_music(), *_masks(), *_components(), *_discriminator()])
