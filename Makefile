@@ -12,7 +12,7 @@ setup: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[ray,mlflow,s3,webdataset,tempo,dev]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[ray,mlflow,s3,webdataset,music,dev]'
 	touch $@
 
 demo: $(STAMP)

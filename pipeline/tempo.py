@@ -26,7 +26,7 @@ def load_estimator() -> Estimator:
     try:
         import librosa.beat
     except ImportError:
-        raise MisuseError("librosa, which hears tempos, is not installed; install cascadence[tempo]") from None
+        raise MisuseError("librosa, which hears tempos, is not installed; install cascadence[music]") from None
 
     def estimate(samples: Samples, sample_rate: int) -> float | None:
         # What is not finite is no sound; screening will say so of it.

@@ -73,7 +73,7 @@ def test_where_no_beat_is_heard_there_is_no_tempo(samples: Samples) -> None:
 
 def test_without_the_library_one_line_names_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "librosa.beat", None)
-    with pytest.raises(MisuseError, match=r"librosa.* is not installed; install cascadence\[tempo\]"):
+    with pytest.raises(MisuseError, match=r"librosa.* is not installed; install cascadence\[music\]"):
         load_estimator()
 
 

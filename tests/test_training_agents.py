@@ -47,8 +47,9 @@ def test_masks_lie_between_zero_and_one_and_masked_sources_keep_their_level() ->
     torch.testing.assert_close(rms(output.target), rms(goal), rtol=1e-4, atol=0)
     assert float(output.complementarity) == pytest.approx(0.75, abs=0.1), "an untrained agent's is near three quarters"
     assert float(output.complementarity) == pytest.approx(1 - float((output.input_mask * output.target_mask).mean()))
-    names = {"complementarity", "input_mask_mean", "target_mask_mean", "dominance_correlation"}
-    assert set(output.metrics()) == names
+    means = {"input_mask_mean", "target_mask_mean"}
+    others = {"complementarity", "mask_overlap", "mask_change", "dominance_correlation"}
+    assert set(output.metrics()) == means | others
 
 
 @torch.no_grad()

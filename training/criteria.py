@@ -78,9 +78,13 @@ class Criterion:
         return None if self.seeds is None else self._describe(self.seeds)
 
     def text(self, value: float) -> str:
-        """Write a value for people."""
-        number = round(100 * value if self.unit == "share" else value, self.digits) + 0.0  # no minus before a zero
-        return f"{number:.{self.digits}f}" + {"": "", "share": " %", "dB": " dB"}[self.unit]
+        """Write a value for people, with its unit."""
+        return self.number(value) + {"": "", "share": " %", "dB": " dB"}[self.unit]
+
+    def number(self, value: float) -> str:
+        """Write a value for people, without its unit."""
+        rounded = round(100 * value if self.unit == "share" else value, self.digits) + 0.0  # no minus before a zero
+        return f"{rounded:.{self.digits}f}"
 
     def judge(self, value: float) -> Verdict | None:
         """Say whether a value is a success; None where any value will do."""
@@ -120,11 +124,13 @@ def _masks() -> Iterator[tuple[str, Criterion]]:
     yield "complementarity", Criterion("complementarity of the masks", *wanted, digits=3, extremes=(0.75, 1.0))
     for side in SIDES:
         yield f"{side}_mask_mean", Criterion(f"mean of the {side}'s mask", Range(0.48, 0.52), digits=3)
-    yield "mask_overlap", Criterion("overlap of the masks, 1 - complementarity", digits=3)
+    yield "mask_overlap", Criterion("overlap of the masks", digits=3)
     yield "mask_change", Criterion("variance of the masks over time", Range(low=0.05), digits=3)
     yield "dominance_correlation", Criterion("masks follow the louder source", None, Range(low=0.3))
-    share = "variance of the masks by content", None, Range(low=0.5), "share", 0
-    yield "content_share", Criterion(*share, of_pair=False)
+    yield (
+        "content_share",
+        Criterion("variance of the masks by content", ours=Range(low=0.5), unit="share", digits=0, of_pair=False),
+    )
     for part in ("pattern", "channel", "position"):
         yield f"{part}_share", Criterion(f"variance of the masks by {part}", unit="share", digits=0, of_pair=False)
 

@@ -13,14 +13,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from shards.audio import Samples, read, write_wav
+from shards.audio import Samples, read, rms, write_wav
 from shards.codec import Codec
 from shards.dataset import Dataset
 from shards.errors import CascadenceError
 from shards.files import atomic_directory, write_json
 from training.checkpoint import Checkpoint
 from training.data import require_finite
-from training.losses.modulation import amplitude_envelope, envelope_correlation, segments_for
+from training.measures.likeness import sources_level
+from training.measures.music import Ears
+from training.measures.pair import listen, measure_pair
 from training.models.cascade import AgentOutput, ModelOutput
 from training.models.compositional_agent import COMPONENTS, CompositionalOutput
 from training.plots import plot_components, plot_masks, plot_spectrograms, plot_waveforms
@@ -75,10 +77,17 @@ def pair_from_audio(codec: Codec, input_file: Path, target_file: Path, *, quanti
 
 
 @torch.no_grad()
-def generate(model: nn.Module, codec: Codec, pair: SourcePair, sources: Mapping[str, Samples] | None = None) -> Piece:
+def generate(
+    model: nn.Module,
+    codec: Codec,
+    pair: SourcePair,
+    sources: Mapping[str, Samples] | None = None,
+    ears: Ears | None = None,
+) -> Piece:
     """Make one piece: the model's output, decoded, brought to the sources' level (at most 3x) and soft-limited.
 
-    `sources` are those of `decode_sources`, where somebody has them. Raises `DatasetError` where latents are not
+    `sources` are those of `decode_sources`, where somebody has them. What is measured is the output as the model made
+    it, before its level is changed, and its music with `ears` only. Raises `DatasetError` where latents are not
     finite, and `CascadenceError` where the output is not.
     """
     device = next(model.parameters()).device
@@ -89,12 +98,17 @@ def generate(model: nn.Module, codec: Codec, pair: SourcePair, sources: Mapping[
     decoded = {**(sources or decode_sources(codec, pair, device)), "output": _decode(codec, output.latents)}
     if not np.isfinite(decoded["output"]).all():
         raise CascadenceError(f"{pair.name}: the output is not finite; use an earlier checkpoint")
-    sources_rms = np.sqrt((_rms(decoded["input"]) ** 2 + _rms(decoded["target"]) ** 2) / 2)
-    gain = min(MAXIMUM_GAIN, float(sources_rms / max(_rms(decoded["output"]), 1e-9)))
+    rate = codec.spec.sample_rate
+    latents = {"output": output.latents.float(), "input": source, "target": goal}
+    made, *sources_heard = (listen(latents[name], decoded[name], rate, ears) for name in latents)
+    metrics = measure_pair(made, sources_heard[0], sources_heard[1], rate, ears)
+    if output.agent is not None:
+        metrics |= {name: float(value) for name, value in output.agent.metrics().items()}
+    level = sources_level(decoded["input"], decoded["target"])
+    gain = min(MAXIMUM_GAIN, level / max(rms(decoded["output"]), 1e-9))
     decoded["output"] = decoded["output"] * np.float32(gain)
     audio = {name: soft_limit(samples) for name, samples in decoded.items()}
-    metrics = {"gain": gain, **describe(audio, codec.spec.sample_rate), **_agent_metrics(output)}
-    return Piece(pair.name, audio, metrics, *_decisions(output.agent))
+    return Piece(pair.name, audio, {"gain": gain, **levels(audio), **metrics}, *_decisions(output.agent))
 
 
 @torch.no_grad()
@@ -132,17 +146,11 @@ def soft_limit(samples: Samples) -> Samples:
     return np.where(over > 0, bent, samples).astype(np.float32)
 
 
-def describe(audio: dict[str, Samples], sample_rate: int) -> dict[str, float]:
-    """Measure a piece: levels, and how much the output is like each of its sources (1 would be a copy)."""
-    segments = segments_for(len(audio["output"]) / sample_rate)
-    envelopes = {name: amplitude_envelope(torch.from_numpy(x)[None, None], segments) for name, x in audio.items()}
-    metrics = {f"{name}_rms": _rms(samples) for name, samples in audio.items()}
-    metrics["output_peak"] = float(np.abs(audio["output"]).max())
-    for source in ("input", "target"):
-        metrics[f"rms_ratio_{source}"] = _rms(audio["output"]) / max(_rms(audio[source]), 1e-9)
-        metrics[f"waveform_correlation_{source}"] = _correlation(audio["output"], audio[source])
-        metrics[f"envelope_correlation_{source}"] = float(envelope_correlation(envelopes["output"], envelopes[source]))
-    return metrics
+def levels(audio: Mapping[str, Samples]) -> dict[str, float]:
+    """RMS of each track of a piece, as it is heard, and the output's peak."""
+    return {f"{name}_rms": rms(samples) for name, samples in audio.items()} | {
+        "output_peak": float(np.abs(audio["output"]).max())
+    }
 
 
 def _latents(codec: Codec, pair: SourcePair, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -163,18 +171,3 @@ def _decisions(agent: AgentOutput | None) -> tuple[dict[str, NDArray[np.float32]
         weights = agent.weights[0].float().cpu().numpy()
         return {}, dict(zip(COMPONENTS, weights, strict=True))
     return {side: getattr(agent, f"{side}_mask")[0].float().cpu().numpy() for side in ("input", "target")}, {}
-
-
-def _agent_metrics(output: ModelOutput) -> dict[str, float]:
-    if output.agent is None:
-        return {}
-    return {name: float(value) for name, value in output.agent.metrics().items()}
-
-
-def _rms(samples: Samples) -> float:
-    return float(np.sqrt(np.mean(np.square(samples, dtype=np.float64))))
-
-
-def _correlation(first: Samples, second: Samples) -> float:
-    first, second = first - first.mean(), second - second.mean()
-    return float((first * second).sum() / max(np.linalg.norm(first) * np.linalg.norm(second), 1e-12))

@@ -64,8 +64,8 @@ def generate(
         (
             p["folder"],
             f"{p['output_rms']:.3f}",
-            f"{p['rms_ratio_input']:.2f}x",
-            f"{p['rms_ratio_target']:.2f}x",
+            f"{p['output_rms'] / max(p['input_rms'], 1e-9):.2f}x",
+            f"{p['output_rms'] / max(p['target_rms'], 1e-9):.2f}x",
             f"{p['waveform_correlation_input']:.2f}",
             f"{p['waveform_correlation_target']:.2f}",
             f"{p['complementarity']:.3f}" if "complementarity" in p else "-",

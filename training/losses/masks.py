@@ -17,6 +17,11 @@ def mask_overlap(input_mask: Tensor, target_mask: Tensor) -> Tensor:
     return (input_mask * target_mask).mean()
 
 
+def mask_change(mask: Tensor) -> Tensor:
+    """Variance over time of each channel of a mask [B, D, T], averaged; a scalar."""
+    return mask.var(2).mean()
+
+
 def mask_regularisation(input_mask: Tensor, target_mask: Tensor) -> Tensor:
     """Judge two masks [B, D, T] in [0, 1]; a scalar.
 
@@ -25,7 +30,7 @@ def mask_regularisation(input_mask: Tensor, target_mask: Tensor) -> Tensor:
     """
     coverage = (input_mask + target_mask - 1).square().mean()
     diversity = sum(
-        (F.relu(MINIMUM_VARIANCE - mask.var(2).mean()) for mask in (input_mask, target_mask)),
+        (F.relu(MINIMUM_VARIANCE - mask_change(mask)) for mask in (input_mask, target_mask)),
         start=coverage.new_zeros(()),
     )
     overlap = mask_overlap(input_mask, target_mask)

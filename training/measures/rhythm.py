@@ -28,13 +28,18 @@ class RhythmTransfer:
 
     @property
     def balance(self) -> float:
-        """|correlation with the input| over |correlation with the target|: 1 for equal parts."""
-        return abs(self.input_correlation) / (abs(self.target_correlation) + _TINY)
+        """See `rhythm_balance`."""
+        return rhythm_balance(self.input_correlation, self.target_correlation)
 
     @property
     def preserved(self) -> bool:
         """Whether the input's rhythm is in the output."""
         return abs(self.input_correlation) > PRESERVED
+
+
+def rhythm_balance(input_correlation: float, target_correlation: float) -> float:
+    """|correlation with the input| over |correlation with the target|: 1 for equal parts."""
+    return abs(input_correlation) / (abs(target_correlation) + _TINY)
 
 
 def rhythm_envelope(latents: Tensor, window: int = WINDOW) -> Tensor:

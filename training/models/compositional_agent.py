@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from shards.settings import Settings
 from training.losses.compat import Compat
 from training.losses.components import component_balance, novelty
+from training.measures.components import component_entropy
 from training.models.blocks import SinusoidalPositions, TransformerLayer
 
 KERNELS = {"rhythm": (3, 5), "harmony": (7, 9), "timbre": (15, 21)}
@@ -44,10 +45,10 @@ class CompositionalAgentConfig(Settings):
 
 @dataclass(frozen=True)
 class CompositionalOutput:
-    """What was composed, of what: patterns [B, D, T], logits and weights [B, 6, T], energies [6] by `COMPONENTS`.
+    """What was composed, of what: patterns [B, D, T], logits and weights [B, 6, T], energies [B, 6] by `COMPONENTS`.
 
     `input` is the composed pattern, which takes the input's place in the cascade; `target` is the target as it came.
-    `replaced` counts its values that were no numbers.
+    `replaced` [B] counts its values that were no numbers.
     """
 
     LOSSES: ClassVar[tuple[str, ...]] = ("novelty", "balance")
@@ -60,6 +61,13 @@ class CompositionalOutput:
     energies: Tensor
     replaced: Tensor
     compat: Compat
+
+    def pair(self, place: int) -> CompositionalOutput:
+        """What was composed of one pair of the batch."""
+        one = slice(place, place + 1)
+        batched = ("input", "target", "logits", "weights", "energies", "replaced")
+        sources = self.sources[0][one], self.sources[1][one]
+        return replace(self, sources=sources, **{name: getattr(self, name)[one] for name in batched})
 
     def loss(self, name: str) -> Tensor:
         """One of `LOSSES`, a scalar."""
@@ -74,13 +82,14 @@ class CompositionalOutput:
         return {name: self.loss(name) for name in self.LOSSES}
 
     def metrics(self) -> Mapping[str, Tensor]:
-        """Scalars that tell how the agent does: novelty, mean weight and RMS of each component, replaced values."""
-        weights = self.weights.mean((0, 2))
+        """Scalars that tell how the agent does: novelty, replaced values, mean weight and RMS of each component."""
+        weights, energies = self.weights.mean((0, 2)), self.energies.square().mean(0).sqrt()
         return {
             "novelty": self.loss("novelty"),
-            "replaced": self.replaced,
+            "replaced": self.replaced.sum(),
+            "component_entropy": component_entropy(self.weights),
             **{f"{name}_weight": weights[place] for place, name in enumerate(COMPONENTS)},
-            **{f"{name}_energy": self.energies[place] for place, name in enumerate(COMPONENTS)},
+            **{f"{name}_energy": energies[place] for place, name in enumerate(COMPONENTS)},
         }
 
 
@@ -115,8 +124,8 @@ class CompositionalAgent(nn.Module):
             sources=(input_latents, target_latents),
             logits=logits,
             weights=weights,
-            energies=components.detach().float().square().mean((0, 2, 3)).sqrt(),
-            replaced=unusable.sum().float(),
+            energies=components.detach().float().square().mean((2, 3)).sqrt(),
+            replaced=unusable.sum((1, 2)).float(),
             compat=self._compat,
         )
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,7 @@ from training.losses.masks import (
     channel_balance,
     loudness_ratio,
     mask_balance,
+    mask_change,
     mask_overlap,
     mask_regularisation,
     mask_salience,
@@ -86,6 +87,13 @@ class MaskingOutput:
         """1 - mean(mask_input * mask_target): 0.75 for an untrained agent, towards 1 when they share nothing."""
         return 1 - mask_overlap(self.input_mask, self.target_mask)
 
+    def pair(self, place: int) -> Self:
+        """What was decided about one pair of the batch."""
+        one = slice(place, place + 1)
+        batched = ("input_mask", "target_mask", "input", "target")
+        sources = self.sources[0][one], self.sources[1][one]
+        return replace(self, sources=sources, **{name: getattr(self, name)[one] for name in batched})
+
     def loss(self, name: str) -> Tensor:
         """One of `LOSSES`, a scalar."""
         masks = self.input_mask, self.target_mask
@@ -111,6 +119,8 @@ class MaskingOutput:
             "complementarity": self.complementarity,
             "input_mask_mean": self.input_mask.mean(),
             "target_mask_mean": self.target_mask.mean(),
+            "mask_overlap": mask_overlap(self.input_mask, self.target_mask),
+            "mask_change": (mask_change(self.input_mask) + mask_change(self.target_mask)) / 2,
             "dominance_correlation": dominance_correlation(self.input_mask, self.target_mask, *self.sources).mean(),
         }
 
