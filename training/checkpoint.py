@@ -23,6 +23,7 @@ from shards.schema import CodecSpec, Record
 from shards.settings import dump_yaml, validate
 from training.config import Config
 from training.models.build import Model, build_model
+from training.models.discriminator import Discriminator
 from training.progress import Progress
 from training.state import TrainState
 from training.weights import LoadReport, Weights, load_exactly, load_partially, read_weights, write_weights
@@ -134,6 +135,15 @@ def load_model(ckpt_dir: Path | str) -> Model:
     model = build_model(checkpoint.config.model, checkpoint.record.codec.dim, checkpoint.config.compat)
     load_exactly(model, judged_weights(checkpoint), checkpoint.path)
     return model.eval()
+
+
+def load_discriminator(checkpoint: Checkpoint) -> Discriminator | None:
+    """Load a checkpoint's discriminator, in eval mode on the CPU; None where it was trained without."""
+    if not checkpoint.has(DISCRIMINATOR):
+        return None
+    discriminator = Discriminator(checkpoint.config.discriminator, checkpoint.record.codec.dim)
+    load_exactly(discriminator, checkpoint.weights(DISCRIMINATOR), checkpoint.path)
+    return discriminator.eval()
 
 
 def judged_weights(checkpoint: Checkpoint) -> dict[str, Tensor]:
