@@ -28,7 +28,7 @@ ONE_DOOR = {
     "librosa": {"pipeline/tempo.py", "training/measures/music.py"},
     "mir_eval": {"training/measures/music.py"},
     "yaml": {"shards/settings.py", "training/checkpoint.py"},
-    "jinja2": {"shards/report/render.py"},
+    "jinja2": {"shards/page/document.py"},
     "matplotlib": {"shards/plots.py", "training/plots.py"},
 }
 

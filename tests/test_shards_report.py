@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import io
 import json
 import re
@@ -11,8 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from html.parser import HTMLParser
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +18,14 @@ import pytest
 import soundfile
 import torch
 from make_data import MDCT, flip_byte, make_dataset, make_header, make_receipt, make_sample
+from pages import Page, assert_fits, assert_policy, assert_self_contained, content_of, open_page, start_browser
 
 from shards.cli.app import app
 from shards.codec import load_codec
 from shards.console import run
 from shards.dataset import open_dataset
 from shards.manifest import partial_folder
+from shards.page.charts import ticks
 from shards.publish import publish
 from shards.report import charts
 from shards.report.collect import Measured, choose, correlation
@@ -39,40 +38,6 @@ ROOT = Path(__file__).parent.parent
 SHARD = "train/tiny-v1-train-000001.tar"
 HOSTILE = "<script>alert(1)</script>"
 HOSTILE_NAME = 'set"><img src=x onerror=alert(1)>'
-VOID = {"meta", "link", "img", "br"}
-
-
-@dataclass
-class Page(HTMLParser):
-    """A parsed page: its elements, its text, and the elements left open."""
-
-    html: str
-    elements: list[tuple[str, dict[str, str]]] = field(default_factory=list)
-    text: str = ""
-    open: list[str] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        super().__init__()
-        self.feed(self.html)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, {name: value or "" for name, value in attrs}))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, {name: value or "" for name, value in attrs}))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if not self.open or self.open[-1] not in {"script", "style"}:
-            self.text += data
-
-    def all(self, tag: str) -> list[dict[str, str]]:
-        return [attributes for name, attributes in self.elements if name == tag]
 
 
 @dataclass(frozen=True)
@@ -121,24 +86,6 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def content_of(uri: str, kind: str) -> bytes:
-    head, _, body = uri.partition(",")
-    assert head == f"data:{kind};base64"
-    return base64.b64decode(body, validate=True)
-
-
-def assert_self_contained(page: Page) -> None:
-    assert page.open == []
-    for _tag, attributes in page.elements:
-        for name in ("src", "href", "srcset", "action", "poster", "data", "xlink:href"):
-            assert attributes.get(name, "#").startswith(("data:", "#"))
-        assert not any(name.startswith("on") for name in attributes)
-        assert "style" not in attributes, "the policy refuses style attributes"
-    assert re.search(r"https?:", page.html) is None
-    assert "@import" not in page.html
-    assert "url(" not in page.html
-
-
 # What the page holds
 
 
@@ -155,11 +102,7 @@ def test_the_page_says_what_the_dataset_is(dataset: Path, tmp_path: Path, capsys
 def test_nothing_is_fetched_from_elsewhere(dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     page = make_page(capsys, dataset, tmp_path / "page.html")
     assert_self_contained(page)
-    policy = next(meta["content"] for meta in page.all("meta") if "http-equiv" in meta)
-    assert "default-src 'none'" in policy
-    for tag in ("style", "script"):
-        (content,) = re.findall(f"<{tag}>(.*?)</{tag}>", page.html, re.DOTALL)
-        assert base64.b64encode(hashlib.sha256(content.encode()).digest()).decode() in policy
+    assert_policy(page)
 
 
 def test_the_gallery_has_players_pictures_and_keys(
@@ -386,7 +329,7 @@ def test_a_histogram_counts_every_value(values: list[float]) -> None:
 
 @pytest.mark.parametrize(("low", "high"), [(0, 1), (-61.3, -3.2), (73.1, 73.9), (0, 4), (1e5, 3e5), (-1e-4, 1e-4)])
 def test_ticks_are_round_and_inside(low: float, high: float) -> None:
-    marks = charts.ticks(low, high)
+    marks = ticks(low, high)
     assert 3 <= len(marks) <= 7
     assert all(low <= mark <= high for mark in marks)
 
@@ -416,38 +359,17 @@ def test_a_long_sound_is_cut_to_fit() -> None:
 
 # In a browser
 
-CHROMIUM = shutil.which("chromium")
-ARGUMENTS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
 DURATIONS = """() => Promise.all([...document.querySelectorAll("audio")].map((audio) => new Promise((done) => {
   if (audio.readyState >= 1) done(audio.duration);
   audio.addEventListener("loadedmetadata", () => done(audio.duration));
   audio.addEventListener("error", () => done(-1));
 })))"""
-WIDTHS = "() => [document.documentElement.scrollWidth, document.documentElement.clientWidth]"
 PAPER = "() => getComputedStyle(document.body).backgroundColor"
 
 
 @pytest.fixture
 def browser(tmp_path: Path) -> Iterator[Any]:
-    if CHROMIUM is None:
-        pytest.skip("no chromium on this machine: `apt-get install chromium` brings it")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        context = playwright.chromium.launch_persistent_context(
-            tmp_path / "profile", executable_path=CHROMIUM, headless=True, args=list(ARGUMENTS)
-        )
-        yield context
-        context.close()
+    yield from start_browser(tmp_path / "profile")
 
 
 @pytest.mark.slow
@@ -466,15 +388,7 @@ def test_in_a_browser(
     out = tmp_path / "page.html"
     make_page(capsys, source, out, "--samples", "4", code=int(kind == "damaged"))
 
-    page = browser.new_page()
-    said: list[str] = []
-    asked: list[str] = []
-    page.on("console", lambda message: said.append(message.text))
-    page.on("pageerror", lambda error: said.append(str(error)))
-    page.on("dialog", lambda dialog: (said.append(dialog.message), dialog.dismiss()))
-    page.on("request", lambda request: asked.append(request.url))
-    page.emulate_media(color_scheme="light")
-    page.goto(out.as_uri())
+    page, watched = open_page(browser, out)
 
     durations = page.evaluate(DURATIONS)
     assert len(durations) == (6 if kind == "hostile" else 8)
@@ -502,9 +416,5 @@ def test_in_a_browser(
     page.get_by_role("button", name="Copy the key").first.click()
     page.wait_for_function("() => document.getElementById('status').textContent.startsWith('Key ')")
 
-    for width in (320, 390, 768, 1280):
-        page.set_viewport_size({"width": width, "height": 844})
-        scrolled, seen = page.evaluate(WIDTHS)
-        assert scrolled <= seen, f"the page is wider than {width} pixels"
-    assert said == []
-    assert {url for url in asked if not url.startswith("data:")} == {out.as_uri()}
+    assert_fits(page)
+    watched.assert_quiet()

@@ -1,20 +1,16 @@
-"""The page: one HTML file with everything in it, safe against whatever a dataset's names hold. The door to Jinja2."""
+"""The page of a dataset: what its report holds, put into words, charts and a template."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable
 from functools import partial
-from importlib.resources import files
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
-
 from shards.dataset import describe_codec
+from shards.page.charts import number
+from shards.page.document import set_page
 from shards.report import charts
 from shards.report.collect import EXACT_SNR_DB, Measured, Report
 
@@ -26,14 +22,8 @@ SIDE_NAMES = {"input": "Input", "target": "Target"}
 
 def render(report: Report) -> str:
     """Set the page. The same report always gives the same text."""
-    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
-    environment.filters.update(count=count, decibels=decibels, uri=data_uri, megabytes=megabytes)
-    style, script = _resource("page.css"), _resource("page.js")
-    template = environment.from_string(_resource("template.html.jinja"))
-    return template.render(
-        style=Markup(style),  # noqa: S704 - the project's own file
-        script=Markup(script),  # noqa: S704 - the project's own file
-        policy=_policy(style, script),
+    return set_page(
+        "shards.report",
         report=report,
         manifest=report.manifest,
         audit=report.audit,
@@ -44,21 +34,9 @@ def render(report: Report) -> str:
         histograms=[chart for make in HISTOGRAMS if (chart := make(report.measured))],
         channel_charts=_channel_charts(report),
         envelope=charts.envelope,
+        decibels=decibels,
         config=json.dumps(report.manifest.build.config, indent=2, sort_keys=True, ensure_ascii=False),
         pairing=json.dumps(report.manifest.pairing, indent=2, sort_keys=True, ensure_ascii=False),
-    )
-
-
-def _resource(name: str) -> str:
-    return files("shards.report").joinpath(name).read_text(encoding="utf-8")
-
-
-def _policy(style: str, script: str) -> str:
-    """Allow exactly this style sheet, this script and data inside the page: a browser fetches nothing else."""
-    hashes = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (style, script)]
-    return (
-        f"default-src 'none'; img-src data:; media-src data:; style-src 'sha256-{hashes[0]}'; "
-        f"script-src 'sha256-{hashes[1]}'; base-uri 'none'; form-action 'none'"
     )
 
 
@@ -136,7 +114,7 @@ def _channel_charts(report: Report) -> list[Figure]:
     figures = []
     for side, name in SIDE_NAMES.items():
         lowest, highest = min(statistics[side]["min"]), max(statistics[side]["max"])
-        note = f"Values from {charts.number(lowest, 4)} to {charts.number(highest, 4)}"
+        note = f"Values from {number(lowest, 4)} to {number(highest, 4)}"
         label = f"Mean and standard deviation of each channel, {name.lower()}. {note}"
         svg = charts.channels(statistics[side], side, label)
         figures.append({"title": f"{name}: mean and spread", "notes": [(side, note)], "svg": svg})
@@ -154,18 +132,3 @@ def decibels(amplitude: float) -> str:
     """Write an amplitude as a level."""
     level = _level(amplitude)
     return f"{level:.1f} dBFS".replace("-", "\N{MINUS SIGN}") if math.isfinite(level) else "silent"
-
-
-def count(value: int) -> str:
-    """Write a whole number, in groups of three digits."""
-    return f"{value:,}".replace(",", "\N{NARROW NO-BREAK SPACE}")
-
-
-def megabytes(value: int) -> str:
-    """Write a size."""
-    return f"{value / 1e9:.2f} GB" if value >= 1e9 else f"{value / 1e6:.1f} MB"
-
-
-def data_uri(content: bytes, kind: str) -> str:
-    """Put a file into an address of its own."""
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"

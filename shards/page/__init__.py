@@ -1,0 +1,1 @@
+"""What all pages for people share: the document around them, their style, charts and pictures."""
