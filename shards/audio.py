@@ -262,14 +262,32 @@ def _without_time(wav: bytes) -> bytes:
     return wav if place < 0 else wav[: place + 12] + bytes(4) + wav[place + 16 :]
 
 
-def encode_flac(samples: Samples, sample_rate: int) -> bytes:
-    """Encode mono samples [n] as 16-bit FLAC: the nearest of 65536 steps; what lies beyond full scale is clipped.
+def encode_flac(samples: Samples, sample_rate: int, bits: Literal[16, 24] = 16) -> bytes:
+    """Encode mono samples [n] as FLAC of 16 or 24 bits: the nearest step; what lies beyond full scale is clipped.
 
     No time, host or random serial number is in it: one version of libsndfile gives the same bytes each time.
     """
-    steps = np.clip(np.rint(samples.astype(np.float64) * FULL_SCALE), -FULL_SCALE, FULL_SCALE - 1).astype(np.int16)
+    full = 1 << (bits - 1)
+    steps = np.clip(np.rint(samples.astype(np.float64) * full), -full, full - 1)
+    # libsndfile takes the upper bits of an integer.
+    whole = steps.astype(np.int16) if bits == 16 else steps.astype(np.int32) << 8
     buffer = io.BytesIO()
-    soundfile.write(buffer, steps, sample_rate, format="FLAC", subtype="PCM_16")
+    soundfile.write(buffer, whole, sample_rate, format="FLAC", subtype=f"PCM_{bits}")
+    return buffer.getvalue()
+
+
+def encode_vorbis(samples: Samples, sample_rate: int, quality: float = 0.5) -> bytes:
+    """Encode mono samples [n] as Ogg Vorbis of a `quality` from 0 to 1: small, for listening.
+
+    Its length is exact. Its serial number is random, so its bytes differ each time.
+    """
+    buffer = io.BytesIO()
+    # soundfile counts compression from 0, the best, to 1.
+    with soundfile.SoundFile(
+        buffer, "w", sample_rate, 1, format="OGG", subtype="VORBIS", compression_level=1 - quality
+    ) as file:
+        for first in range(0, len(samples), BLOCK_VALUES):  # the encoder keeps a whole block on its stack
+            file.write(samples[first : first + BLOCK_VALUES])
     return buffer.getvalue()
 
 

@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from command import run_training
+from command import Outcome, assert_one_line, run_training
 from make_data import make_dataset
 
 from shards import open_dataset
-from shards.audio import write_wav
 from shards.codec import load_codec
 from shards.console import run
 from shards.errors import CascadenceError, DatasetError
@@ -22,10 +21,13 @@ from shards.settings import load_settings
 from training.checkpoint import CheckpointRecord, load_model, open_checkpoint, save_checkpoint
 from training.cli.app import app
 from training.config import Config
-from training.generate import SourcePair, generate, pairs_from_shards, soft_limit
+from training.generate import generate
+from training.levels import soft_limit
 from training.models.build import build_model
 from training.models.cascade import Cascade
 from training.models.compositional_agent import COMPONENTS
+from training.pieces import read_piece
+from training.sources import pairs_from_shards, stored_pair
 from training.state import new_state
 
 SMALL = ["model.cascade.layers=1", "model.cascade.feedforward=1"]
@@ -74,7 +76,7 @@ def test_a_piece_has_the_level_of_its_sources() -> None:
     model = build_model(CONFIG.model, 128).eval()
     codec = load_codec("mdct")
     sources = [codec.encode(torch.from_numpy(tone(f))[None, None])[0] for f in (220.0, 880.0)]
-    piece = generate(model, codec, SourcePair("tones", sources[0], sources[1]))
+    piece = generate(model, codec, stored_pair("tones", sources[0], sources[1]))
     assert set(piece.audio) == {"input", "target", "output"}
     assert all(len(samples) == 24_000 for samples in piece.audio.values())
     wanted = np.sqrt((piece.metrics["input_rms"] ** 2 + piece.metrics["target_rms"] ** 2) / 2)
@@ -88,7 +90,7 @@ def test_gain_stays_within_three_times() -> None:
     codec = load_codec("mdct")
     # Equal sources of opposite sign cancel in the stages' sums: the output is quiet, and would be made loud noise.
     latents = codec.encode(torch.from_numpy(tone(440.0))[None, None])[0]
-    piece = generate(model, codec, SourcePair("cancelling", latents, -latents))
+    piece = generate(model, codec, stored_pair("cancelling", latents, -latents))
     assert piece.metrics["gain"] <= 3.0
 
 
@@ -97,7 +99,7 @@ def test_a_piece_is_measured_as_the_model_made_it() -> None:
     model = build_model(CONFIG.model, 128).eval()
     codec = load_codec("mdct")
     sources = [codec.encode(torch.from_numpy(tone(f))[None, None])[0] for f in (220.0, 880.0)]
-    piece = generate(model, codec, SourcePair("tones", sources[0], sources[1]))
+    piece = generate(model, codec, stored_pair("tones", sources[0], sources[1]))
     assert piece.metrics["rms_ratio"] * piece.metrics["gain"] == pytest.approx(1, rel=1e-4), "before it is levelled"
     for side in ("input", "target"):
         heard = np.corrcoef(piece.audio["output"], piece.audio[side])[0, 1]
@@ -126,18 +128,108 @@ def test_pieces_from_all_pairs_of_a_split_are_written_whole(
             assert (folder / picture).read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_piece_from_two_recordings(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_wav(tmp_path / "a.wav", tone(220.0, 1.5), 24_000)
-    soundfile.write(tmp_path / "b.wav", np.stack([tone(330.0, 2.0)] * 2, 1), 48_000)
-    arguments = ["generate", "--checkpoint", str(checkpoint), "--out", str(tmp_path / "out"), "--json"]
-    with pytest.raises(SystemExit) as done:
-        run(app, "training", [*arguments, "--input", str(tmp_path / "a.wav"), "--target", str(tmp_path / "b.wav")])
-    assert done.value.code in {0, None}
-    (piece,) = json.loads(capsys.readouterr().out)["pieces"]
-    output, rate = soundfile.read(tmp_path / "out" / "piece_000" / "output.wav")
-    assert rate == 24_000
-    assert len(output) == 24_000, "the shorter one is the measure: 2 s at 24 kHz, written as 48 kHz, are 1 s"
-    assert 0.5 < piece["output_rms"] / piece["input_rms"] < 2
+def generated(checkpoint: Path, out: Path, *arguments: object) -> Outcome:
+    return run_training("generate", "--checkpoint", checkpoint, "--out", out, *arguments)
+
+
+def test_masks_are_kept_as_numbers_that_need_no_pickle(checkpoint: Path, dataset: Path, tmp_path: Path) -> None:
+    assert generated(checkpoint, tmp_path, "--shards", dataset, "--count", 1).code == 0
+    with np.load(tmp_path / "piece_000" / "masks.npz", allow_pickle=False) as stored:
+        masks = {name: stored[name] for name in stored.files}
+    assert {name: mask.shape for name, mask in masks.items()} == {"input": (128, 75), "target": (128, 75)}
+    (pair,) = pairs_from_shards(open_dataset(dataset), open_checkpoint(checkpoint), "val", 1)
+    made = generate(load_model(checkpoint), load_codec("mdct"), pair)
+    assert made.metrics["complementarity"] == pytest.approx(
+        1 - float((made.masks["input"] * made.masks["target"]).mean())
+    )
+    for side, mask in masks.items():
+        np.testing.assert_allclose(mask, made.masks[side], atol=1e-3)
+    saved = read_piece(tmp_path / "piece_000")
+    np.testing.assert_array_equal(saved.piece.masks["input"], masks["input"].astype(np.float32))
+    assert saved.piece.labels == {"input": "val-0_input.wav", "target": "val-0_target.wav"}
+
+
+@pytest.mark.parametrize(("kind", "container"), [("wav", "WAV"), ("flac", "FLAC")])
+def test_sound_is_written_in_24_bits(
+    kind: str, container: str, checkpoint: Path, dataset: Path, tmp_path: Path
+) -> None:
+    assert generated(checkpoint, tmp_path, "--shards", dataset, "--count", 1, "--format", kind).code == 0
+    (pair,) = pairs_from_shards(open_dataset(dataset), open_checkpoint(checkpoint), "val", 1)
+    made = generate(load_model(checkpoint), load_codec("mdct"), pair)
+    for name, expected in made.audio.items():
+        path = tmp_path / "piece_000" / f"{name}.{kind}"
+        info = soundfile.info(path)
+        assert (info.format, info.subtype) == (container, "PCM_24")
+        heard, _ = soundfile.read(path, dtype="float64")
+        assert np.abs(heard - expected).max() < 1.01 / 2**23 + 1e-6
+
+
+def test_shuffled_targets_are_never_their_own(checkpoint: Path, dataset: Path, tmp_path: Path) -> None:
+    split = open_dataset(make_dataset(tmp_path / "many", {"train": [7], "val": [1]}, frames=40))
+    opened = open_checkpoint(checkpoint)
+    plain = list(pairs_from_shards(split, opened, "train", 7))
+    shuffled = list(pairs_from_shards(split, opened, "train", 7, shuffle_seed=3))
+    assert [pair.origin["input"] for pair in shuffled] == [pair.origin["input"] for pair in plain]
+    given = [pair.origin["target"] for pair in shuffled]
+    assert sorted(given) == sorted(pair.origin["target"] for pair in plain)
+    assert all(own.origin["target"] != other for own, other in zip(plain, given, strict=True))
+    targets = {pair.origin["target"]: pair.target for pair in plain}
+    assert all(torch.equal(pair.target, targets[pair.origin["target"]]) for pair in shuffled)
+    again = [pair.origin["target"] for pair in pairs_from_shards(split, opened, "train", 7, shuffle_seed=3)]
+    assert again == given
+    assert_one_line(
+        generated(checkpoint, tmp_path / "out", "--shards", tmp_path / "many", "--shuffle-targets"),
+        2,
+        "--shuffle-targets: the split val has one pair",
+        "; choose another --split",
+    )
+
+
+def test_finished_pieces_are_kept(checkpoint: Path, dataset: Path, tmp_path: Path) -> None:
+    arguments = (checkpoint, tmp_path, "--shards", dataset, "--split", "train", "--json")
+    first = generated(*arguments, "--count", 2).json
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("output.wav")}
+    second = generated(*arguments, "--count", 3)
+    assert second.code == 0, second.err
+    assert second.json["pieces"][:2] == first["pieces"]
+    assert len(second.json["pieces"]) == 3
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert generated(*arguments, "--count", 1, "--overwrite").code == 0
+    changed = [path for path, time in before.items() if path.stat().st_mtime_ns != time]
+    assert [path.parent.name for path in changed] == ["piece_000"]
+
+
+def test_a_piece_of_something_else_is_not_replaced_by_mistake(checkpoint: Path, dataset: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert generated(checkpoint, out, "--shards", dataset, "--count", 1).code == 0
+    heard = (out / "piece_000" / "output.wav").read_bytes()
+    other = save(tmp_path / "other", load_settings(Config, None, [*SMALL, "model.agent=none"]))
+    for arguments in (
+        (other, out, "--shards", dataset, "--count", 1),
+        (checkpoint, out, "--shards", dataset, "--count", 1, "--split", "train"),
+        (checkpoint, out, "--shards", dataset, "--count", 1, "--notch"),
+        (checkpoint, out, "--shards", dataset, "--count", 1, "--format", "flac"),
+    ):
+        assert_one_line(
+            generated(*arguments), 2, "piece_000: is of another checkpoint, source or setting", "--overwrite"
+        )
+    assert (out / "piece_000" / "output.wav").read_bytes() == heard
+    assert generated(other, out, "--shards", dataset, "--count", 1, "--overwrite").code == 0
+    assert (out / "piece_000" / "output.wav").read_bytes() != heard
+
+
+def test_windows_longer_than_the_models_are_cut_and_batches_change_nothing(checkpoint: Path, tmp_path: Path) -> None:
+    longer = open_dataset(make_dataset(tmp_path / "ds", {"train": [1]}, frames=400))
+    (pair,) = pairs_from_shards(longer, open_checkpoint(checkpoint), "train", 1)
+    assert pair.input.shape[1:] == (128, 75)
+    assert len(pair.input) > 5
+    model, codec = load_model(checkpoint), load_codec("mdct")
+    made = [generate(model, codec, pair, batch_size=size) for size in (1, 4, 100)]
+    assert len(made[0].audio["output"]) == 400 * 320
+    assert made[0].masks["input"].shape == (128, 400)
+    for other in made[1:]:
+        np.testing.assert_allclose(other.audio["output"], made[0].audio["output"], atol=1e-4)
+        assert other.metrics == pytest.approx(made[0].metrics, abs=1e-3)
 
 
 def test_misuse_and_mismatch_get_one_line(
@@ -175,7 +267,7 @@ def test_an_output_that_is_not_finite_is_refused() -> None:
     torch.nn.init.constant_(model.stages[1].projection.norm.bias, float("inf"))
     latents = torch.randn(128, 10)
     with pytest.raises(CascadenceError, match="output is not finite"):
-        generate(model, load_codec("mdct"), SourcePair("broken", latents, latents))
+        generate(model, load_codec("mdct"), stored_pair("broken", latents, latents))
 
 
 @pytest.mark.parametrize("side", ["input", "target"])
@@ -184,7 +276,7 @@ def test_a_source_that_is_not_finite_is_named(side: str) -> None:
     sources = {"input": torch.randn(128, 10), "target": torch.randn(128, 10)}
     sources[side][3, 4] = float("nan")
     with pytest.raises(DatasetError, match=f"sample broken: its {side} holds values that are not finite"):
-        generate(model, load_codec("mdct"), SourcePair("broken", **sources))
+        generate(model, load_codec("mdct"), stored_pair("broken", sources["input"], sources["target"]))
 
 
 @pytest.mark.parametrize(

@@ -71,8 +71,11 @@ def test_pieces_come_every_so_many_epochs_and_after_the_last_one(heard: tuple[Pa
     }
     (pair,) = (run_dir / "samples" / "sources").glob("0*")
     for folder, files in (
-        ("sources", {"input.wav", "target.wav"}),
-        ("epoch_0003", {"output.wav", "waveforms.png", "spectrograms.png", "masks.png", "metrics.json"}),
+        ("sources", {"input.wav", "target.wav", "piece.json"}),
+        (
+            "epoch_0003",
+            {"output.wav", "waveforms.png", "spectrograms.png", "masks.png", "masks.npz", "metrics.json"},
+        ),
     ):
         assert {file.name for file in (run_dir / "samples" / folder / pair.name).iterdir()} == files
     for picture in (run_dir / "samples" / "epoch_0003" / pair.name).glob("*.png"):

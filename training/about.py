@@ -27,13 +27,17 @@ def describe_training(config: Config, dataset: Dataset, workers: int, begun_from
         tags |= {"version.commit": build.git_commit, "mlflow.source.git.commit": build.git_commit}
     if begun_from is not None:
         tags["begun_from"] = str(begun_from)
-    shown = config.model_copy(update={"tracking": config.tracking.model_copy(update={"store": None})})
     return About(
         params=params | {"workers": str(workers)},
         tags=tags,
-        config=dump_yaml(shown),
+        config=shown_config(config),
         dataset=(manifest.name, manifest.fingerprint, dataset.address),
     )
+
+
+def shown_config(config: Config) -> str:
+    """Write a configuration as YAML for anybody to see: without `tracking.store`, which may hold a password."""
+    return dump_yaml(config.model_copy(update={"tracking": config.tracking.model_copy(update={"store": None})}))
 
 
 def flatten(content: dict[str, Any], prefix: str = "") -> dict[str, str]:

@@ -18,7 +18,7 @@ from pydantic import Field, ValidationError
 from torch import Tensor
 
 from shards.errors import CascadenceError, DatasetError
-from shards.files import atomic_directory, is_complete, read_json, write_json
+from shards.files import atomic_directory, is_complete, read_json, sha256_bytes, sha256_file, write_json
 from shards.schema import CodecSpec, Record
 from shards.settings import dump_yaml, validate
 from training.config import Config
@@ -149,6 +149,13 @@ def load_discriminator(checkpoint: Checkpoint) -> Discriminator | None:
 def judged_weights(checkpoint: Checkpoint) -> dict[str, Tensor]:
     """Read the weights that validation judged: the moving average where the training kept one."""
     return checkpoint.weights(AVERAGE if checkpoint.has(AVERAGE) else MODEL)
+
+
+def fingerprint(checkpoint: Checkpoint) -> str:
+    """SHA-256, in hex, of what decides what a checkpoint's model makes: its judged weights and its settings."""
+    part = AVERAGE if checkpoint.has(AVERAGE) else MODEL
+    files = (checkpoint.path / f"{part}.safetensors", checkpoint.path / "config.yaml")
+    return sha256_bytes("".join(map(sha256_file, files)).encode())
 
 
 def restore_state(checkpoint: Checkpoint, state: TrainState) -> None:

@@ -1,11 +1,9 @@
-"""A trained model makes music: latents of two sources in, levelled audio, pictures and numbers out."""
+"""A trained model makes music: latents of two sources in, levelled audio and what the agent decided out."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from itertools import islice
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -13,31 +11,22 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from shards.audio import Samples, read, rms, write_wav
+from shards.audio import Samples
 from shards.codec import Codec
-from shards.dataset import Dataset
 from shards.errors import CascadenceError
-from shards.files import atomic_directory, write_json
-from training.checkpoint import Checkpoint
+from shards.schema import SIDES
 from training.data import require_finite
-from training.measures.likeness import sources_level
+from training.levels import levels, matching_gain, soft_limit
 from training.measures.music import Ears
 from training.measures.pair import listen, measure_pair
 from training.models.cascade import AgentOutput, ModelOutput
 from training.models.compositional_agent import COMPONENTS, CompositionalOutput
-from training.plots import plot_components, plot_masks, plot_spectrograms, plot_waveforms
+from training.notch import notch_outliers
+from training.sources import SourcePair
+from training.windows import Cut, join_windows
 
-MAXIMUM_GAIN = 3.0
-SOFT_LIMIT = 0.9
-
-
-@dataclass(frozen=True)
-class SourcePair:
-    """Two sources as latents [D, T] or as codes [codebooks, T], and a name for people."""
-
-    name: str
-    input: Tensor
-    target: Tensor
+BATCH_SIZE = 4
+"""Windows that are made at a time."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +34,7 @@ class Piece:
     """A generated piece: mono audio [n] of sources and output, its metrics, and what the agent decided.
 
     That is, where there is an agent of the kind: the masks [D, T] of input and target, or the weights [T] of the
-    components, by name.
+    components, by name. `labels` gives people a word for each source.
     """
 
     name: str
@@ -53,27 +42,7 @@ class Piece:
     metrics: dict[str, Any]
     masks: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     components: dict[str, NDArray[np.float32]] = field(default_factory=dict)
-
-
-def pairs_from_shards(dataset: Dataset, checkpoint: Checkpoint, split: str, count: int) -> Iterator[SourcePair]:
-    """Take the first `count` pairs of a split, or all that there are. Raises `DatasetError` for another codec."""
-    dataset.require_codec(checkpoint.record.codec, "the checkpoint")
-    batches = islice(dataset.loader(split, 1, mode="evaluate"), count)
-    return (SourcePair(batch.keys[0], batch.input[0], batch.target[0]) for batch in batches)
-
-
-def pair_from_audio(codec: Codec, input_file: Path, target_file: Path, *, quantized: bool = False) -> SourcePair:
-    """Encode two audio files, cut to the shorter one, for a model of latents or of `quantized` ones.
-
-    Raises `AudioError` where one can't be decoded.
-    """
-    recordings = [read(path).mono(codec.spec.sample_rate) for path in (input_file, target_file)]
-    length = min(map(len, recordings)) // codec.spec.hop * codec.spec.hop
-    if length == 0:
-        raise CascadenceError(f"{input_file}, {target_file}: one of them is empty; give recordings with sound")
-    latents = [codec.encode(torch.from_numpy(samples[:length])[None, None])[0] for samples in recordings]
-    stored = [codec.quantize(one[None])[0] if quantized else one for one in latents]
-    return SourcePair(f"{input_file.stem}+{target_file.stem}", stored[0], stored[1])
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 @torch.no_grad()
@@ -83,84 +52,94 @@ def generate(
     pair: SourcePair,
     sources: Mapping[str, Samples] | None = None,
     ears: Ears | None = None,
+    *,
+    batch_size: int = BATCH_SIZE,
+    notch: bool = False,
 ) -> Piece:
-    """Make one piece: the model's output, decoded, brought to the sources' level (at most 3x) and soft-limited.
+    """Make one piece: window by window, joined, brought to the sources' level (at most 3x) and soft-limited.
 
     `sources` are those of `decode_sources`, where somebody has them. What is measured is the output as the model made
-    it, before its level is changed, and its music with `ears` only. Raises `DatasetError` where latents are not
-    finite, and `CascadenceError` where the output is not.
+    it, before it is changed, and its music with `ears` only. With `notch`, what rings in it is then attenuated
+    (`training.notch`), and after that its level is set. Raises `DatasetError` where latents are not finite, and
+    `CascadenceError` where the output is not.
     """
     device = next(model.parameters()).device
-    source, goal = _latents(codec, pair, device)
-    require_finite("input", [pair.name], source)
-    require_finite("target", [pair.name], goal)
-    output: ModelOutput = model(source, goal)
-    decoded = {**(sources or decode_sources(codec, pair, device)), "output": _decode(codec, output.latents)}
-    if not np.isfinite(decoded["output"]).all():
+    latents, agent = _make_windows(model, codec, pair, device, batch_size)
+    heard = {**(sources or decode_sources(codec, pair, device, batch_size))}
+    heard["output"] = _decode(codec, pair, latents["output"])
+    if not np.isfinite(heard["output"]).all():
         raise CascadenceError(f"{pair.name}: the output is not finite; use an earlier checkpoint")
     rate = codec.spec.sample_rate
-    latents = {"output": output.latents.float(), "input": source, "target": goal}
-    made, *sources_heard = (listen(latents[name], decoded[name], rate, ears) for name in latents)
-    metrics = measure_pair(made, sources_heard[0], sources_heard[1], rate, ears)
-    if output.agent is not None:
-        metrics |= {name: float(value) for name, value in output.agent.metrics().items()}
-    level = sources_level(decoded["input"], decoded["target"])
-    gain = min(MAXIMUM_GAIN, level / max(rms(decoded["output"]), 1e-9))
-    decoded["output"] = decoded["output"] * np.float32(gain)
-    audio = {name: soft_limit(samples) for name, samples in decoded.items()}
-    return Piece(pair.name, audio, {"gain": gain, **levels(audio), **metrics}, *_decisions(output.agent))
+    whole = {name: join_windows(torch.cat(batches).float(), pair.cut)[None] for name, batches in latents.items()}
+    made, *beside = (listen(whole[name], heard[name], rate, ears) for name in ("output", *SIDES))
+    metrics = measure_pair(made, beside[0], beside[1], rate, ears)
+    if agent is not None:
+        metrics |= {name: float(value) for name, value in agent.metrics().items()}
+    if notch:
+        heard["output"], metrics["notch_db"] = notch_outliers(heard["output"], rate)
+    metrics["gain"] = matching_gain(heard["output"], heard["input"], heard["target"])
+    heard["output"] = heard["output"] * np.float32(metrics["gain"])
+    audio = {name: soft_limit(samples) for name, samples in heard.items()}
+    return Piece(pair.name, audio, levels(audio) | metrics, *_decisions(agent), pair.labels)
 
 
 @torch.no_grad()
-def decode_sources(codec: Codec, pair: SourcePair, device: torch.device) -> dict[str, Samples]:
+def decode_sources(
+    codec: Codec, pair: SourcePair, device: torch.device, batch_size: int = BATCH_SIZE
+) -> dict[str, Samples]:
     """Decode both sources of a pair, `input` and `target`, as they are: mono audio [n]."""
-    named = zip(("input", "target"), _latents(codec, pair, device), strict=True)
-    return {name: _decode(codec, latents) for name, latents in named}
+    heard = {}
+    for side in SIDES:
+        batches = torch.split(getattr(pair, side), batch_size)
+        heard[side] = _decode(codec, pair, [codec.latents(stored.to(device)) for stored in batches])
+    return heard
 
 
-def write_piece(folder: Path, piece: Piece, sample_rate: int) -> None:
-    """Write a piece as one complete directory: WAVs of sources and output, numbers, and pictures of all it holds."""
-    with atomic_directory(folder) as inside:
-        fill_folder(inside, piece, sample_rate, ("input", "target", "output"))
+def join_agents(agents: Sequence[AgentOutput], cut: Cut) -> AgentOutput:
+    """Join what an agent decided about batches of windows to what it decided about the whole: a batch of one."""
+    every = [{one.name: getattr(agent, one.name) for one in fields(agent)} for agent in agents]
+    joined = {name: _joined([values[name] for values in every], cut) for name in every[0]}
+    if isinstance(agents[0], CompositionalOutput):  # what it tells of windows and not of their frames
+        energies, replaced = (torch.cat([values[name] for values in every]) for name in ("energies", "replaced"))
+        joined["energies"] = energies.square().mean(0, keepdim=True).sqrt()
+        joined["replaced"] = replaced.sum(0, keepdim=True)
+    return replace(agents[0], **joined)
 
 
-def fill_folder(folder: Path, piece: Piece, sample_rate: int, tracks: tuple[str, ...]) -> None:
-    """Write a piece's numbers, its pictures and the WAVs of some of its tracks into a folder that exists."""
-    for name in tracks:
-        write_wav(folder / f"{name}.wav", piece.audio[name], sample_rate)
-    seconds = len(piece.audio["output"]) / sample_rate
-    plot_waveforms(folder / "waveforms.png", piece.audio, sample_rate)
-    plot_spectrograms(folder / "spectrograms.png", piece.audio, sample_rate)
-    if piece.masks:
-        plot_masks(folder / "masks.png", piece.masks, seconds)
-    if piece.components:
-        plot_components(folder / "components.png", piece.components, seconds)
-    write_json(folder / "metrics.json", {"name": piece.name, **piece.metrics})
+def _joined(batches: Sequence[Any], cut: Cut) -> Any:
+    """Join tensors [W, ., F] of batches of windows to one [1, ., T], and tuples of such; the rest stays as it is."""
+    if isinstance(batches[0], tuple):
+        return tuple(_joined(one, cut) for one in zip(*batches, strict=True))
+    if isinstance(batches[0], Tensor) and batches[0].ndim == 3:
+        return join_windows(torch.cat(list(batches)), cut)[None]
+    return batches[0]
 
 
-def soft_limit(samples: Samples) -> Samples:
-    """Leave samples up to 0.9 as they are and bend what lies above towards 1.0, which is never reached."""
-    over = np.abs(samples) - SOFT_LIMIT
-    room = 1.0 - SOFT_LIMIT
-    bent = np.sign(samples) * (SOFT_LIMIT + room * np.tanh(over / room) * (1 - 1e-6))
-    return np.where(over > 0, bent, samples).astype(np.float32)
+def _make_windows(
+    model: nn.Module, codec: Codec, pair: SourcePair, device: torch.device, batch_size: int
+) -> tuple[dict[str, list[Tensor]], AgentOutput | None]:
+    """Make the output's windows: batches of latents [<= batch_size, D, F] of it and of its sources.
+
+    And what the agent decided, joined.
+    """
+    latents: dict[str, list[Tensor]] = {"input": [], "target": [], "output": []}
+    agents: list[AgentOutput] = []
+    for stored in zip(torch.split(pair.input, batch_size), torch.split(pair.target, batch_size), strict=True):
+        for side, batch in zip(SIDES, stored, strict=True):
+            latents[side].append(codec.latents(batch.to(device)))
+            require_finite(side, [pair.name] * len(batch), latents[side][-1])
+        output: ModelOutput = model(latents["input"][-1], latents["target"][-1])
+        latents["output"].append(output.latents)
+        if output.agent is not None:
+            agents.append(output.agent)
+    return latents, join_agents(agents, pair.cut) if agents else None
 
 
-def levels(audio: Mapping[str, Samples]) -> dict[str, float]:
-    """RMS of each track of a piece, as it is heard, and the output's peak."""
-    return {f"{name}_rms": rms(samples) for name, samples in audio.items()} | {
-        "output_peak": float(np.abs(audio["output"]).max())
-    }
-
-
-def _latents(codec: Codec, pair: SourcePair, device: torch.device) -> tuple[Tensor, Tensor]:
-    source, goal = (codec.latents(stored[None].to(device)) for stored in (pair.input, pair.target))
-    return source, goal
-
-
-def _decode(codec: Codec, latents: Tensor) -> Samples:
-    decoded: Samples = codec.decode(latents.float())[0, 0].cpu().numpy()
-    return decoded
+def _decode(codec: Codec, pair: SourcePair, batches: Sequence[Tensor]) -> Samples:
+    """Decode windows as in training, each on its own, and join their sound."""
+    windows = torch.cat([codec.decode(latents.float())[:, 0].cpu() for latents in batches])
+    samples: Samples = join_windows(windows, pair.cut.times(codec.spec.hop))[: pair.samples].numpy()
+    return samples
 
 
 def _decisions(agent: AgentOutput | None) -> tuple[dict[str, NDArray[np.float32]], dict[str, NDArray[np.float32]]]:
@@ -170,4 +149,4 @@ def _decisions(agent: AgentOutput | None) -> tuple[dict[str, NDArray[np.float32]
     if isinstance(agent, CompositionalOutput):
         weights = agent.weights[0].float().cpu().numpy()
         return {}, dict(zip(COMPONENTS, weights, strict=True))
-    return {side: getattr(agent, f"{side}_mask")[0].float().cpu().numpy() for side in ("input", "target")}, {}
+    return {side: getattr(agent, f"{side}_mask")[0].float().cpu().numpy() for side in SIDES}, {}

@@ -294,6 +294,8 @@ class Trainer:
             "world_size": self.runtime.world_size,
             "process": os.getpid(),
             "parameters": sum(p.numel() for p in self.state.model.parameters()),
+            "dataset": self.dataset.manifest.name,
+            "pairs": {split: entry.samples for split, entry in self.dataset.splits.items()},
         }
 
     @property

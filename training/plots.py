@@ -11,19 +11,22 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from shards.audio import Samples
+from training.spectrogram import FLOOR_DB, peaks, spectrogram_db
 
 COLOURS = {"input": "#2a6f97", "target": "#bc6c25", "output": "#386641"}
 _SHADES = {"rhythm": 1.0, "harmony": 0.65, "timbre": 0.35}
 """Of a component, in the colour of its source."""
-_FLOOR_DB = -80.0
+_COLUMNS = 1000
+"""About as many as a picture has pixels."""
 
 
 def plot_waveforms(path: Path, pieces: Mapping[str, Samples], sample_rate: int) -> None:
     """Draw mono samples [n] by name, one below the other."""
     figure, axes = _rows(len(pieces), 1.6)
     for axis, (name, samples) in zip(axes, pieces.items(), strict=True):
-        time = np.arange(len(samples)) / sample_rate
-        axis.plot(time, samples, linewidth=0.4, color=COLOURS.get(name, "black"))
+        lowest, highest = peaks(samples, _COLUMNS)
+        time = np.linspace(0, len(samples) / sample_rate, len(lowest))
+        axis.fill_between(time, lowest, highest, linewidth=0.4, color=COLOURS.get(name, "black"))
         axis.set_ylim(-1, 1)
         axis.set_ylabel(name)
         axis.margins(x=0)
@@ -37,7 +40,7 @@ def plot_spectrograms(path: Path, pieces: Mapping[str, Samples], sample_rate: in
     for axis, (name, samples) in zip(axes, pieces.items(), strict=True):
         levels = spectrogram_db(samples)
         extent = (0, len(samples) / sample_rate, 0, sample_rate / 2000)
-        axis.imshow(levels, origin="lower", aspect="auto", extent=extent, vmin=_FLOOR_DB, vmax=0, cmap="magma")
+        axis.imshow(levels, origin="lower", aspect="auto", extent=extent, vmin=FLOOR_DB, vmax=0, cmap="magma")
         axis.set_ylabel(f"{name}\nkHz")
     axes[-1].set_xlabel("seconds")
     figure.savefig(path, format="png")
@@ -72,20 +75,6 @@ def plot_components(path: Path, weights: Mapping[str, NDArray[np.float32]], seco
     handles, labels = axis.get_legend_handles_labels()
     axis.legend(handles[::-1], labels[::-1], loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)  # as stacked
     figure.savefig(path, format="png")
-
-
-def spectrogram_db(
-    samples: Samples, window: int = 1024, hop: int = 256
-) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
-    """Hann-windowed magnitude spectrogram [window / 2 + 1, frames] in dB, 0 at its peak."""
-    padded = np.pad(samples, (0, max(0, window - len(samples))))
-    frames = np.lib.stride_tricks.sliding_window_view(padded, window)[::hop]
-    magnitude = np.abs(np.fft.rfft(frames * np.hanning(window), axis=1)).T
-    peak = max(float(magnitude.max()), 1e-12)
-    levels: np.ndarray[tuple[int, int], np.dtype[np.float64]] = np.maximum(
-        20 * np.log10(np.maximum(magnitude / peak, 1e-12)), _FLOOR_DB
-    )
-    return levels
 
 
 def _rows(count: int, height: float) -> tuple[Figure, list[Axes]]:

@@ -6,11 +6,14 @@ from pathlib import Path
 
 import torch
 
-from shards.audio import Samples, write_wav
+from shards.audio import Samples
 from shards.codec import Codec
 from shards.dataset import Dataset
-from shards.files import atomic_directory
-from training.generate import SourcePair, decode_sources, fill_folder, generate, soft_limit
+from shards.files import atomic_directory, write_json
+from training.generate import decode_sources, generate
+from training.levels import soft_limit
+from training.pieces import ABOUT, fill_folder, write_sound
+from training.sources import SourcePair, stored_pair
 from training.state import TrainState
 
 SAMPLES = "samples"
@@ -57,9 +60,11 @@ class PairPreview:
         heard = [decode_sources(self._codec, pair, device) for pair in pairs]
         with atomic_directory(self._folder / SOURCES) as inside:
             for pair, audio in zip(pairs, heard, strict=True):
-                (inside / pair.name).mkdir()
+                own = inside / pair.name
+                own.mkdir()
                 for side, samples in audio.items():
-                    write_wav(inside / pair.name / f"{side}.wav", soft_limit(samples), self._codec.spec.sample_rate)
+                    write_sound(own / f"{side}.wav", soft_limit(samples), self._codec.spec.sample_rate)
+                write_json(own / ABOUT, {"name": pair.name, "labels": dict(pair.labels)})
         return list(zip(pairs, heard, strict=True))
 
 
@@ -74,6 +79,7 @@ def held_out_pairs(dataset: Dataset, count: int) -> list[SourcePair]:
     pairs = []
     for number in (place * there // count for place in range(count)):
         sample = dataset.read(dataset.location(split, number))
-        latents = (torch.tensor(stored) for stored in (sample.input, sample.target))
-        pairs.append(SourcePair(f"{number:04d}_{sample.record.key[:12]}", *latents))
+        source, goal = (torch.tensor(stored) for stored in (sample.input, sample.target))
+        labels = {"input": sample.record.input.path, "target": sample.record.target.path}
+        pairs.append(stored_pair(f"{number:04d}_{sample.record.key[:12]}", source, goal, labels=labels))
     return pairs
