@@ -85,7 +85,7 @@ def margin(values: Iterable[float]) -> tuple[float, float]:
     low, high = min(known), max(known)
     room = 0.06 * (high - low)
     if room <= 1e-9 * max(1.0, abs(high)):
-        room = 0.5 * max(1.0, abs(high))
+        room = 0.5 * abs(high) or 0.5
     return low - room, high + room
 
 

@@ -44,7 +44,7 @@ def training_figures(events: Sequence[Event]) -> list[Figure]:
     losses = sorted(name.removeprefix("val/loss/") for name in lines if name.startswith("val/loss/"))
     losses = losses or sorted(name.removeprefix("train/loss/") for name in lines if name.startswith("train/loss/"))
     plans = [_loss("total", "Loss")] if "total" in losses else []
-    plans += [*_OVERVIEW, *(_loss(name, name.replace("_", " ")) for name in losses if name != "total")]
+    plans += [*_OVERVIEW, *(_loss(name, _titled(name)) for name in losses if name != "total")]
     return [figure for plan in plans if (figure := _draw(plan, lines)) is not None]
 
 
@@ -93,6 +93,11 @@ def _loss(name: str, title: str) -> _Plan:
     return _Plan(title, {f"train/loss/{name}": ("trained", "training"), f"val/loss/{name}": ("judged", "held out")})
 
 
+def _titled(name: str) -> str:
+    words = name.replace("_", " ").replace("rms", "RMS")
+    return words[0].upper() + words[1:]
+
+
 def _sides(title: str, pattern: str) -> _Plan:
     return _Plan(title, {pattern.format(side): (side, side) for side in ("input", "target")})
 
@@ -115,7 +120,7 @@ _OVERVIEW = (
         {"gradient/norm_max": ("peak", "largest"), "gradient/norm": ("judged", "mean")},
         logarithmic=True,
     ),
-    _Plan("Learning rate", {"optimizer/learning_rate": ("judged", "")}, logarithmic=True),
+    _Plan("Learning rate", {"optimizer/learning_rate": ("judged", "")}),
     _Plan(
         "Discriminator right about",
         {"train/gan/real_accuracy": ("target", "real"), "train/gan/fake_accuracy": ("output", "made")},

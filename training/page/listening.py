@@ -43,7 +43,7 @@ def _facts(checkpoint: Checkpoint) -> list[tuple[str, str]]:
     model = checkpoint.config.model
     facts = [
         ("Checkpoint", f"{run}{folder.name}: epoch {progress.epoch}, step {progress.step}"),
-        ("Model", f"{model.cascade.stages} stages of {model.cascade.layers} layers, agent: {model.agent}"),
+        ("Model", f"stages: {model.cascade.stages}, layers in each: {model.cascade.layers}, agent: {model.agent}"),
         ("Codec", f"{describe_codec(record.codec)}, windows of {seconds:g} s"),
     ]
     if record.dataset_fingerprint is not None:

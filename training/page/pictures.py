@@ -18,15 +18,17 @@ COLUMNS = 480
 BANDS = 96
 LOWEST, HIGHEST = 60.0, 12_000.0
 """Hz, of a spectrogram's lower and upper edge."""
-RANGE_DB = 70.0
+RANGE_DB = 66.0
+CONTRAST = 1.4
+"""What is quiet is darker than in proportion, so that notes stand out from what rings on."""
 MARKED = ((100, "100 Hz"), (1_000, "1 kHz"), (5_000, "5 kHz"))
 
 
-def wave(samples: Samples, label: str) -> Markup:
-    """Draw mono samples [n] as a wave editor does; full scale fills the height."""
-    lowest, highest = peaks(samples, COLUMNS)
-    upper = " ".join(f"{i},{50 - 49 * v:.1f}" for i, v in enumerate(highest))
-    lower = " ".join(f"{len(lowest) - 1 - i},{50 - 49 * v:.1f}" for i, v in enumerate(lowest[::-1]))
+def wave(samples: Samples, full: float, label: str) -> Markup:
+    """Draw mono samples [n] as a wave editor does; an amplitude of `full` fills the height."""
+    lowest, highest = (49 / full * edge for edge in peaks(samples, COLUMNS))
+    upper = " ".join(f"{i},{50 - v:.1f}" for i, v in enumerate(highest))
+    lower = " ".join(f"{len(lowest) - 1 - i},{50 - v:.1f}" for i, v in enumerate(lowest[::-1]))
     return _stretched(
         "wave-strip",
         len(highest) - 1,
@@ -36,10 +38,10 @@ def wave(samples: Samples, label: str) -> Markup:
 
 
 def spectrogram(samples: Samples, sample_rate: int, side: str) -> bytes:
-    """Draw mono samples [n] over octaves from 60 Hz to 12 kHz as a PNG in the side's colours, over 70 dB."""
+    """Draw mono samples [n] over octaves from 60 Hz to 12 kHz as a PNG in the side's colours, over 66 dB."""
     levels = spectrogram_db(samples, WIDTH, 2048, 512)
     bands = over_octaves(levels, sample_rate, BANDS, LOWEST, HIGHEST)
-    return picture(np.clip(1 + bands / RANGE_DB, 0, 1).astype(np.float32), side)
+    return picture((np.clip(1 + bands / RANGE_DB, 0, 1) ** CONTRAST).astype(np.float32), side)
 
 
 def frequency_marks() -> Markup:

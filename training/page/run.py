@@ -175,7 +175,7 @@ def _facts(start: Event, checkpoints: Sequence[Checkpoint]) -> list[tuple[str, s
     facts = []
     if "dataset" in start:
         pairs = ", ".join(f"{count} {split}" for split, count in sorted(start["pairs"].items()))
-        facts.append(("Dataset", f"{start['dataset']}: pairs: {pairs}"))
+        facts.append(("Dataset", f"{start['dataset']}, pairs: {pairs}"))
     if checkpoints:
         record: Any = checkpoints[-1].record
         if record.dataset_fingerprint is not None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import Any
 
+import numpy as np
 from markupsafe import Markup
 
 from shards.audio import Samples, encode_flac, encode_vorbis
@@ -81,6 +82,8 @@ def view_piece(saved: SavedPiece, place: str) -> PieceView:
     whole = len(saved.piece.audio["output"]) / saved.sample_rate
     piece = _beginning(saved.piece, saved.sample_rate, whole)
     kind, sounds = _encode(piece.audio, saved.sample_rate)
+    # The same for all three, so that their levels can be compared.
+    loudest = max(0.05, *(float(np.abs(samples).max()) for samples in piece.audio.values()))
     return PieceView(
         title=_title(piece),
         name=piece.name,
@@ -88,7 +91,7 @@ def view_piece(saved: SavedPiece, place: str) -> PieceView:
         kind=kind,
         seconds=len(piece.audio["output"]) / saved.sample_rate,
         whole_seconds=whole,
-        tracks=tuple(_view_track(piece, name, sounds[name], saved.sample_rate) for name in TRACKS),
+        tracks=tuple(_view_track(piece, name, sounds[name], loudest, saved.sample_rate) for name in TRACKS),
         decisions=(*_masks(piece), *_components(piece)),
         rows=metric_rows(piece.metrics),
     )
@@ -134,14 +137,14 @@ def _title(piece: Piece) -> str:
     return input_stem if input_stem and input_stem == target_stem else " with ".join(stems)
 
 
-def _view_track(piece: Piece, name: str, sound: bytes, sample_rate: int) -> TrackView:
+def _view_track(piece: Piece, name: str, sound: bytes, loudest: float, sample_rate: int) -> TrackView:
     samples = piece.audio[name]
     return TrackView(
         name=name,
         role=ROLES[name],
         label=str(piece.labels.get(name, "")),
         sound=sound,
-        wave=pictures.wave(samples, f"Waveform of the {name}"),
+        wave=pictures.wave(samples, loudest, f"Waveform of the {name}"),
         spectrogram=pictures.spectrogram(samples, sample_rate, name),
     )
 
@@ -150,7 +153,7 @@ def _masks(piece: Piece) -> tuple[Decision, ...]:
     if not piece.masks:
         return ()
     means = {side: float(mask.mean()) for side, mask in piece.masks.items()}
-    curves = tuple((side, f"{side}, {mean:.0%} on average") for side, mean in means.items())
+    curves = tuple((side, f"{side} {mean:.0%}") for side, mean in means.items())
     map_legend = (("input", "keeps the input"), ("target", "keeps the target"), ("neither", "both alike"))
     alt = "Which source the masks keep, low channels at the foot"
     return (
