@@ -187,12 +187,12 @@ def test_shuffled_targets_are_never_their_own(checkpoint: Path, dataset: Path, t
 
 def test_finished_pieces_are_kept(checkpoint: Path, dataset: Path, tmp_path: Path) -> None:
     arguments = (checkpoint, tmp_path, "--shards", dataset, "--split", "train", "--json")
-    first = generated(*arguments, "--count", 2).json
+    first = generated(*arguments, "--count", 1).json
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("output.wav")}
-    second = generated(*arguments, "--count", 3)
+    second = generated(*arguments, "--count", 2)
     assert second.code == 0, second.err
-    assert second.json["pieces"][:2] == first["pieces"]
-    assert len(second.json["pieces"]) == 3
+    assert second.json["pieces"][:1] == first["pieces"]
+    assert len(second.json["pieces"]) == 2
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert generated(*arguments, "--count", 1, "--overwrite").code == 0
     changed = [path for path, time in before.items() if path.stat().st_mtime_ns != time]

@@ -52,13 +52,18 @@ def frequency_marks() -> Markup:
 
 
 def time_axis(seconds: float) -> Markup:
-    """Write round times below all strips."""
-    marks = [t for t in ticks(0, seconds, 8) if t < 0.97 * seconds]
+    """Write round times below all strips: seconds, or minutes and seconds of what is longer than 90 s."""
+    if seconds > 90:
+        step = next(step for step in (15, 30, 60, 120, 300) if seconds / step < 10 or step == 300)
+        marks = {float(time): f"{time // 60}:{time % 60:02d}" for time in range(0, int(seconds) + 1, step)}
+    else:
+        marks = {time: f"{number(time)} s" for time in ticks(0, seconds, 8)}
     texts = [
         Markup('<text x="{:.2f}%" y="13" text-anchor="{}">{}</text>').format(
-            100 * t / seconds, "start" if t == 0 else "middle", f"{number(t)} s"
+            100 * time / seconds, "middle" if time else "start", text
         )
-        for t in marks
+        for time, text in marks.items()
+        if time < 0.97 * seconds
     ]
     return Markup('<svg class="time-axis" aria-hidden="true">{}</svg>').format(Markup("").join(texts))
 
