@@ -88,7 +88,7 @@ def decode_sources(
     codec: Codec, pair: SourcePair, device: torch.device, batch_size: int = BATCH_SIZE
 ) -> dict[str, Samples]:
     """Decode both sources of a pair, `input` and `target`, as they are: mono audio [n]."""
-    heard = {}
+    heard: dict[str, Samples] = {}
     for side in SIDES:
         batches = torch.split(getattr(pair, side), batch_size)
         heard[side] = _decode(codec, pair, [codec.latents(stored.to(device)) for stored in batches])

@@ -119,15 +119,17 @@ def pair_from_audio(
 
     `length` says which of them decides how long the piece is; the other one is cut there, or repeated, or followed by
     silence. `quantized` is for a model of codes. Raises `AudioError` where one can't be decoded or holds values that
-    are no numbers, and `CascadenceError` where one is shorter than a frame of the codec.
+    are no numbers, and `CascadenceError` where one is shorter than two frames of the codec.
     """
     files = {"input": input_file, "target": target_file}
     sounds = {side: _read_mono(path, codec.spec.sample_rate) for side, path in files.items()}
     lengths = {side: len(samples) for side, samples in sounds.items()}
     samples = lengths[length] if length in lengths else (min if length == "shorter" else max)(lengths.values())
-    if min(lengths.values()) < codec.spec.hop:
+    if min(lengths.values()) < 2 * codec.spec.hop:
         short = min(files, key=lambda side: lengths[side])
-        raise CascadenceError(f"{files[short]}: is too short, less than a frame of the codec; give a longer recording")
+        raise CascadenceError(
+            f"{files[short]}: is too short, less than two frames of the codec; give a longer recording"
+        )
     frames = math.ceil(samples / codec.spec.hop)
     cut = plan_windows(frames, window)
     encoded = {}

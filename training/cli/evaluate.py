@@ -73,12 +73,7 @@ def evaluate(
 
 def _notes(found: Evaluation, ears: Ears) -> list[str]:
     """What a reader must know of numbers that are not there."""
-    from training.measures.music import INSTALL
-
-    notes = [
-        f"{library} is not installed: no {', '.join(metrics)}; install {INSTALL}"
-        for library, metrics in ears.missing.items()
-    ]
+    notes = ears.notes
     if len(found.pairs) == 1:
         notes.append("one pair: no confidence intervals, and no shares of the masks' variance; measure more pairs")
     if silent := sum(bool(pair.silent) for pair in found.pairs):

@@ -101,18 +101,21 @@ def _make(
     from shards.heap import keep_freed_memory
     from training.checkpoint import load_model
     from training.generate import generate as make_piece
+    from training.measures.music import load_ears
     from training.pieces import finished_metrics, write_piece
 
     if device.type == "cpu":
         keep_freed_memory()
-    model = load_model(checkpoint.path).to(device)
+    model, ears = load_model(checkpoint.path).to(device), load_ears()
+    for note in ears.notes:
+        console.err.print(console.escape(note), soft_wrap=True)
     pieces = []
     with console.progress("pieces") as bar:
         for number, pair in enumerate(bar.track(pairs, total=count, description="generating")):
             folder, recipe = out / f"piece_{number:03d}", settings | {"origin": dict(pair.origin)}
             metrics = None if overwrite else finished_metrics(folder, recipe)
             if metrics is None:
-                piece = make_piece(model, codec, pair, batch_size=batch_size, notch=settings["notch"])
+                piece = make_piece(model, codec, pair, None, ears, batch_size=batch_size, notch=settings["notch"])
                 write_piece(folder, piece, codec.spec.sample_rate, recipe, settings["format"])
                 metrics = {"name": piece.name, **piece.metrics}
             _tell_silence(pair, metrics)

@@ -62,6 +62,14 @@ class Ears:
         needed = {"librosa": ONSETS + CHROMA, "mir_eval": ONSETS}
         return {library: metrics for library, metrics in needed.items() if getattr(self, library) is None}
 
+    @property
+    def notes(self) -> list[str]:
+        """Say what is missing, what goes with it, and what brings it: a line a library."""
+        return [
+            f"{library} is not installed: no {', '.join(metrics)}; install {INSTALL}"
+            for library, metrics in self.missing.items()
+        ]
+
     def hear(self, samples: Samples, sample_rate: int) -> Heard:
         """Hear mono audio [n]; nothing in silence, nor in less than 4096 samples."""
         if self.librosa is None or len(samples) < _CHROMA_WINDOW or rms(samples) < SILENCE:

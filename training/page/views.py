@@ -102,7 +102,7 @@ def metric_rows(metrics: Mapping[str, Any]) -> tuple[Row, ...]:
     return tuple(
         Row(criterion.title, criterion.text(metrics[name]), criterion.range_text, criterion.judge(metrics[name]))
         for name, criterion in CRITERIA.items()
-        if metrics.get(name) is not None
+        if criterion.of_pair and metrics.get(name) is not None
     )
 
 
