@@ -152,7 +152,8 @@ def test_silence_is_said_and_the_piece_is_finite(checkpoint: Path, tmp_path: Pat
     ):
         done = made_of(checkpoint, tmp_path / f"out{number}", tmp_path / first, tmp_path / second)
         assert done.code == 0, done.err
-        assert done.err.splitlines() == [f"silent: quiet.wav: the {side} can't be heard" for side in silent]
+        told = [line for line in done.err.splitlines() if "is not installed" not in line]
+        assert told == [f"silent: quiet.wav: the {side} can't be heard" for side in silent]
         heard, _ = soundfile.read(tmp_path / f"out{number}" / "piece_000" / "output.wav")
         assert np.isfinite(heard).all()
         assert all(np.isfinite(value) for value in done.json["pieces"][0].values() if isinstance(value, float))
