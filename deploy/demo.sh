@@ -32,10 +32,10 @@ Made in $((SECONDS - began)) s:
   $demo/recordings   24 pairs of WAV files, drums and piano
   $demo/shards       their latents, in plain tar files
   $demo/run          the model's checkpoints, metrics and MLflow store
-  $demo/music        3 pieces: input.wav, target.wav, output.wav, pictures and metrics
+  $demo/music        3 pieces: input.wav, target.wav, output.wav, pictures, metrics, and a page to listen to them
 
 Go on:
-  listen             xdg-open $demo/music/piece_000/output.wav
+  listen             xdg-open $demo/music/listen.html
   see the training   .venv/bin/mlflow ui --backend-store-uri sqlite:///$demo/run/mlflow.db
   use your own WAVs  $python -m pipeline pair YOUR_FOLDER --out pairs.jsonl --mode continuation
 END

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -18,10 +19,14 @@ from shards.settings import load_settings
 from training.checkpoint import CheckpointRecord, load_model, save_checkpoint
 from training.config import Config
 from training.generate import generate
+from training.levels import soft_limit
 from training.models.cascade import ModelOutput
 from training.models.masking_agent import MaskingOutput
 from training.sources import Length, pair_from_audio
 from training.state import new_state
+
+if TYPE_CHECKING:
+    from make_weights import SeededWeights
 
 RATE, HOP, WINDOW = 24_000, 320, 75
 MDCT = CodecSpec(name="mdct", stage="transform")
@@ -203,3 +208,22 @@ def test_what_rings_is_attenuated_on_request(checkpoint: Path, tmp_path: Path) -
     assert "notch_db" not in plain.metrics
     assert loud[1] < 0.6 * loud[0]
     assert piece["output_rms"] == pytest.approx(plain.metrics["output_rms"], rel=0.02), "the level is set afterwards"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("quantized", [False, True])
+def test_a_codec_with_a_memory_is_taken_window_by_window_too(
+    quantized: bool, seeded: SeededWeights, tmp_path: Path
+) -> None:
+    codec = load_codec("encodec", seeded.path, allow_unknown_weights=True)
+    write_wav(tmp_path / "a.wav", music(70_001), RATE)
+    pair = pair_from_audio(codec, tmp_path / "a.wav", tmp_path / "a.wav", WINDOW, quantized=quantized, batch_size=2)
+    assert pair.input.shape == ((4, 8, WINDOW) if quantized else (4, 128, WINDOW))
+    piece = generate(Echo(), codec, pair, batch_size=3)
+    assert len(piece.audio["output"]) == 70_001
+    assert np.isfinite(piece.audio["output"]).all()
+    np.testing.assert_allclose(piece.audio["output"], piece.audio["input"], atol=1e-4)
+    starts = pair.cut.starts
+    alone = codec.decode(codec.latents(pair.input[:1]))[0, 0].numpy()
+    before = (starts[1] + 5) * HOP  # up to there the first window is heard alone
+    np.testing.assert_allclose(piece.audio["input"][:before], soft_limit(alone)[:before], atol=1e-4)

@@ -74,7 +74,8 @@ def generate(
     made, *beside = (listen(whole[name], heard[name], rate, ears) for name in ("output", *SIDES))
     metrics = measure_pair(made, beside[0], beside[1], rate, ears)
     if agent is not None:
-        metrics |= {name: float(value) for name, value in agent.metrics().items()}
+        told = {name: float(value) for name, value in agent.metrics().items()}
+        metrics |= {name: value for name, value in told.items() if np.isfinite(value)}
     if notch:
         heard["output"], metrics["notch_db"] = notch_outliers(heard["output"], rate)
     metrics["gain"] = matching_gain(heard["output"], heard["input"], heard["target"])
