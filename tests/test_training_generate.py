@@ -124,6 +124,7 @@ def test_pieces_from_all_pairs_of_a_split_are_written_whole(
         for name in ("input", "target", "output"):
             info = soundfile.info(folder / f"{name}.wav")
             assert (info.samplerate, info.channels, info.frames) == (24_000, 1, 24_000)
+            assert (info.format, info.subtype) == ("WAV", "PCM_24")
         for picture in ("waveforms.png", "spectrograms.png"):
             assert (folder / picture).read_bytes().startswith(b"\x89PNG")
 
@@ -149,17 +150,16 @@ def test_masks_are_kept_as_numbers_that_need_no_pickle(checkpoint: Path, dataset
     assert saved.piece.labels == {"input": "val-0_input.wav", "target": "val-0_target.wav"}
 
 
-@pytest.mark.parametrize(("kind", "container"), [("wav", "WAV"), ("flac", "FLAC")])
-def test_sound_is_written_in_24_bits(
-    kind: str, container: str, checkpoint: Path, dataset: Path, tmp_path: Path
+def test_sound_is_written_in_24_bits_without_loss_where_flac_is_asked_for(
+    checkpoint: Path, dataset: Path, tmp_path: Path
 ) -> None:
-    assert generated(checkpoint, tmp_path, "--shards", dataset, "--count", 1, "--format", kind).code == 0
+    assert generated(checkpoint, tmp_path, "--shards", dataset, "--count", 1, "--format", "flac").code == 0
     (pair,) = pairs_from_shards(open_dataset(dataset), open_checkpoint(checkpoint), "val", 1)
     made = generate(load_model(checkpoint), load_codec("mdct"), pair)
     for name, expected in made.audio.items():
-        path = tmp_path / "piece_000" / f"{name}.{kind}"
+        path = tmp_path / "piece_000" / f"{name}.flac"
         info = soundfile.info(path)
-        assert (info.format, info.subtype) == (container, "PCM_24")
+        assert (info.format, info.subtype) == ("FLAC", "PCM_24")
         heard, _ = soundfile.read(path, dtype="float64")
         assert np.abs(heard - expected).max() < 1.01 / 2**23 + 1e-6
 
