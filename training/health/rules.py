@@ -16,6 +16,8 @@ FALL = 1e-3
 """Of the complementarity from one epoch to the next: less is noise."""
 MEDIAN_OF, MEDIAN_FROM = 100, 10
 """Lines that the running median of the gradient's norm looks back on, and how many it needs."""
+CLIPPED = 10.0
+"""Gradient norm up to which no preset clips: as large an update is a usual one, however small those before it were."""
 EVEN = 1 / 6
 """Weight of each of six components that are all alike."""
 
@@ -86,7 +88,7 @@ def _gradient_norm(history: History) -> Judgement:
     if not rises:
         return max(peaks) > 100, told
     rise, norm, usual = max(rises)
-    return max(peaks) > 100 or rise > 10, f"{told}; a mean of {norm:.3g} where {usual:.3g} was usual"
+    return max(peaks) > 100 or (rise > 10 and norm > CLIPPED), f"{told}; a mean of {norm:.3g} where {usual:.3g} was usual"
 
 
 def _usual_norm(history: History, place: int) -> float | None:
@@ -193,7 +195,7 @@ RULES = (
     ),
     Rule(
         "gradient norm",
-        "over 100, or 10 times the running median",
+        "over 100, or over 10 and 10 times the running median",
         "lower optimizer.learning_rate to 5e-5, and clip the agent apart with optimizer.agent_clip_norm 0.5",
         _gradient_norm,
         severe=True,
