@@ -77,7 +77,11 @@ CASES: list[tuple[str, str, list[Event]]] = [
     ("red", "gradient norm", [line(1, peak=100.1)]),
     ("green", "gradient norm", [*CALM, line(11, norm=10.0, peak=90.0)]),
     ("red", "gradient norm", [*CALM, line(11, norm=10.1)]),
-    ("green", "gradient norm", [*(line(step, norm=0.1) for step in range(20)), line(21, norm=9.9)]),  # not yet clipped
+    (
+        "green",
+        "gradient norm",
+        [*(line(step, norm=0.1) for step in range(20)), line(21, norm=9.9)],
+    ),  # too small to clip
     ("green", "gradient norm", [*CALM[:9], line(11, norm=10.1)]),  # a median of nine is none yet
     ("green", "gradient norm", [*(line(step, norm=90.0) for step in range(20)), *CALM]),  # it fell since
     ("unknown", "RMS scale", [epoch(1)]),
