@@ -154,3 +154,11 @@ def rank_positions(first: int, batch_size: int, rank: int, world_size: int, part
     in_order = np.arange(batch_size * world_size, dtype=np.int64).reshape(-1, partitions)
     by_partition = in_order.T.reshape(-1)
     return first + by_partition[rank * batch_size : (rank + 1) * batch_size]
+
+
+def re_paired_targets(shard_samples: tuple[int, ...], seed: int) -> Indices:
+    """Whose target each sample of a split gets in the first epoch of re-paired training: [n], by number."""
+    order = OrderPlan(shard_samples, re_pair=True).epoch(seed, 0)
+    targets = np.empty(len(order.inputs), np.int64)
+    targets[order.inputs] = order.targets
+    return targets

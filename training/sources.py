@@ -17,7 +17,7 @@ from shards.codec import Codec
 from shards.dataset import Dataset
 from shards.errors import CascadenceError, MisuseError
 from shards.files import sha256_file
-from shards.order import OrderPlan
+from shards.order import re_paired_targets
 from training.checkpoint import Checkpoint
 from training.windows import Cut, cut_windows, plan_windows
 
@@ -78,15 +78,8 @@ def pairs_from_shards(
         raise MisuseError(
             f"--shuffle-targets: the split {split} has one pair, so there is no other target; choose another --split"
         )
-    goals = _targets(there, shuffle_seed)[:count]
-    return (_read_pair(dataset, split, own, goal, checkpoint.record.frames) for own, goal in enumerate(goals))
-
-
-def _targets(count: int, seed: int | None) -> list[int]:
-    """Whose target each input gets."""
-    order = OrderPlan((count,), re_pair=seed is not None).epoch(seed or 0, 0)
-    goals: list[int] = order.targets[np.argsort(order.inputs)].tolist()
-    return goals
+    goals = range(there) if shuffle_seed is None else re_paired_targets((there,), shuffle_seed).tolist()
+    return (_read_pair(dataset, split, own, goal, checkpoint.record.frames) for own, goal in enumerate(goals[:count]))
 
 
 def _read_pair(dataset: Dataset, split: str, own: int, other: int, window: int) -> SourcePair:

@@ -11,7 +11,7 @@ from torch import Tensor
 from shards.codec import Codec
 from shards.dataset import Dataset
 from shards.errors import MisuseError
-from shards.order import OrderPlan, derive
+from shards.order import derive, re_paired_targets
 from training.data import require_finite
 
 
@@ -49,8 +49,7 @@ def choose(dataset: Dataset, split: str, count: int | None = None, shuffle: int 
     if shuffle is not None:
         if there < 2:
             raise MisuseError(f"{dataset.address}: the split {split!r} has one pair; leave --shuffle-targets out")
-        order = OrderPlan(tuple(shard.samples for shard in entry.shards), re_pair=True).epoch(shuffle, 0)
-        targets[order.inputs] = order.targets
+        targets = re_paired_targets(tuple(shard.samples for shard in entry.shards), shuffle)
     wanted = min(count or there, there)
     return [Choice(split, place, int(targets[place])) for place in (n * there // wanted for n in range(wanted))]
 

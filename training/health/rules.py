@@ -88,9 +88,8 @@ def _gradient_norm(history: History) -> Judgement:
     if not rises:
         return max(peaks) > 100, told
     rise, norm, usual = max(rises)
-    return max(peaks) > 100 or (
-        rise > 10 and norm > CLIPPED
-    ), f"{told}; a mean of {norm:.3g} where {usual:.3g} was usual"
+    broken = max(peaks) > 100 or (rise > 10 and norm > CLIPPED)
+    return broken, f"{told}; a mean of {norm:.3g} where {usual:.3g} was usual"
 
 
 def _usual_norm(history: History, place: int) -> float | None:

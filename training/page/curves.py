@@ -11,6 +11,7 @@ from typing import Any
 from markupsafe import Markup
 
 from shards.page.charts import Point, curves, number
+from training.criteria import COMPONENTS
 from training.events import Event
 
 MOST_POINTS = 300
@@ -103,9 +104,9 @@ def _sides(title: str, pattern: str) -> _Plan:
 
 
 def _components() -> Iterable[tuple[str, tuple[str, str]]]:
-    for side in ("input", "target"):
-        for kind in ("rhythm", "harmony", "timbre"):
-            yield f"val/agent/{side}_{kind}_weight", (f"{side} {kind}", f"{side} {kind}")
+    for name in COMPONENTS:
+        words = name.replace("_", " ")
+        yield f"val/agent/{name}_weight", (words, words)
 
 
 _OVERVIEW = (

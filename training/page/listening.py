@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from shards.dataset import describe_codec
 from shards.files import write_bytes
 from shards.page.document import set_page
 from training.checkpoint import Checkpoint
 from training.page import pictures
-from training.page.views import view_piece
+from training.page.views import describe_windows, view_piece
 from training.pieces import read_piece
 
 SHOWN = 12
@@ -39,12 +38,11 @@ def _facts(checkpoint: Checkpoint) -> list[tuple[str, str]]:
     """Say what made the pieces, without where it lies on this machine."""
     folder, record, progress = checkpoint.path.resolve(), checkpoint.record, checkpoint.progress
     run = f"{folder.parent.parent.name}, " if folder.parent.name == "checkpoints" else ""
-    seconds = record.frames / record.codec.frame_rate
     model = checkpoint.config.model
     facts = [
         ("Checkpoint", f"{run}{folder.name}: epoch {progress.epoch}, step {progress.step}"),
         ("Model", f"stages: {model.cascade.stages}, layers in each: {model.cascade.layers}, agent: {model.agent}"),
-        ("Codec", f"{describe_codec(record.codec)}, windows of {seconds:g} s"),
+        ("Codec", describe_windows(record)),
     ]
     if record.dataset_fingerprint is not None:
         facts.append(("Trained on", record.dataset_fingerprint))

@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from shards.dataset import describe_codec
 from shards.errors import CascadenceError
 from shards.files import is_complete, write_bytes
 from shards.page.document import set_page
@@ -20,7 +19,7 @@ from training.events import METRICS, Event, read_events
 from training.health import Finding, examine, read_run
 from training.page import pictures
 from training.page.curves import Figure, training_figures
-from training.page.views import PieceView, view_piece
+from training.page.views import PieceView, describe_windows, view_piece
 from training.pieces import read_piece
 from training.preview import SAMPLES, SOURCES
 
@@ -180,8 +179,7 @@ def _facts(start: Event, checkpoints: Sequence[Checkpoint]) -> list[tuple[str, s
         record: Any = checkpoints[-1].record
         if record.dataset_fingerprint is not None:
             facts.append(("Fingerprint", record.dataset_fingerprint))
-        seconds = record.frames / record.codec.frame_rate
-        facts.append(("Codec", f"{describe_codec(record.codec)}, windows of {seconds:g} s"))
+        facts.append(("Codec", describe_windows(record)))
     if "world_size" in start:
         facts.append(("Workers", f"{start['world_size']}, {start['batch_size']} pairs each a step"))
     if "time" in start:

@@ -11,6 +11,8 @@ import numpy as np
 from markupsafe import Markup
 
 from shards.audio import Samples, encode_flac, encode_vorbis
+from shards.dataset import describe_codec
+from training.checkpoint import CheckpointRecord
 from training.criteria import CRITERIA, Verdict
 from training.generate import Piece
 from training.page import pictures
@@ -95,6 +97,11 @@ def view_piece(saved: SavedPiece, place: str) -> PieceView:
         decisions=(*_masks(piece), *_components(piece)),
         rows=metric_rows(piece.metrics),
     )
+
+
+def describe_windows(record: CheckpointRecord) -> str:
+    """Say which codec a checkpoint knows, and windows of which length."""
+    return f"{describe_codec(record.codec)}, windows of {record.frames / record.codec.frame_rate:g} s"
 
 
 def metric_rows(metrics: Mapping[str, Any]) -> tuple[Row, ...]:
