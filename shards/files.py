@@ -101,6 +101,10 @@ def atomic_directory(path: Path) -> Iterator[Path]:
         temporary.rename(path)
         sync_directory(path.parent)
         remove_directory(previous)
+    except OSError as error:
+        if error.errno is not None and str(error.filename or temporary).startswith(str(temporary)):
+            error.filename = str(path)  # nobody knows the temporary name
+        raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

@@ -24,6 +24,10 @@ KINDS: dict[str, dict[str, Any]] = {
     },
     "masking": {"agent": "masking"},
     "masking softmax": {"agent": "masking", "masking": {"coupling": "softmax"}},
+    "masking by loudness": {
+        "agent": "masking",
+        "masking": {"coupling": "softmax", "loudness": 1.0, "centre": "channel"},
+    },
     "masking hard": {"agent": "masking", "masking": {"hard": True}},
     "compositional": {"agent": "compositional"},
     **{

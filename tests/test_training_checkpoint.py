@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -192,6 +195,23 @@ def test_a_replaced_checkpoint_is_the_new_one_and_leaves_nothing_behind(tmp_path
     save(tmp_path / "last", make_state(1, step=4))
     assert open_checkpoint(tmp_path / "last").progress.step == 4
     assert [p.name for p in tmp_path.iterdir()] == ["last"]
+
+
+def test_a_full_disk_is_an_error_that_names_the_checkpoint_and_keeps_the_last_one(tmp_path: Path) -> None:
+    (disk := tmp_path / "disk").mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", disk], check=False).returncode != 0:
+        pytest.skip("this user may not mount a small disk")
+    try:
+        path = save(disk / "last", make_state(1, step=3))
+        (disk / "filler").write_bytes(bytes(shutil.disk_usage(disk).free - 2**20))
+        with pytest.raises(OSError, match="No space left") as refused:
+            save(path, make_state(1, step=4))
+        assert (refused.value.errno, refused.value.filename) == (errno.ENOSPC, str(path))
+        assert sorted(p.name for p in disk.iterdir()) == ["filler", "last"]
+        assert open_checkpoint(path).progress.step == 3
+        (disk / "filler").unlink()
+    finally:
+        subprocess.run(["umount", disk], check=True)
 
 
 def test_the_newest_complete_checkpoint_is_found(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from shards.errors import CascadenceError
@@ -39,10 +39,14 @@ class LoadReport:
 
 
 def write_weights(path: Path, weights: Weights) -> None:
-    """Write tensors as safetensors. Raises `CascadenceError`, naming the first that is not finite."""
+    """Write tensors as safetensors.
+
+    Raises `CascadenceError`, naming the first that is not finite, and `OSError` where the disk refuses them: the
+    library's own writer hides a full disk in an error of its own.
+    """
     for name in not_finite(weights):
         raise CascadenceError(f"{path.parent}: the weight {name} is not finite; go back to an earlier checkpoint")
-    save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}, str(path))
+    path.write_bytes(save({name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}))
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

@@ -137,8 +137,10 @@ class MaskingAgent(nn.Module):
         self.input_analyser = _analyser(dim, width)
         self.target_analyser = _analyser(dim, width)
         self.cross_attention = nn.MultiheadAttention(width, config.heads, config.attention_dropout, batch_first=True)
-        self.input_head = _mask_head(width, dim)
-        self.target_head = _mask_head(width, dim)
+        # Centring takes away whatever is added to all frames of a channel alike: such a bias can't learn.
+        bias = config.centre != "channel"
+        self.input_head = _mask_head(width, dim, bias)
+        self.target_head = _mask_head(width, dim, bias)
         if config.coupling == "softmax":
             self.register_buffer("temperature", torch.tensor(config.temperature.start))
         if config.loudness is not None:
@@ -207,5 +209,7 @@ def _analyser(dim: int, width: int) -> nn.Module:
     )
 
 
-def _mask_head(width: int, dim: int) -> nn.Module:
-    return nn.Sequential(nn.Conv1d(width, width // 2, 3, padding=1), nn.ReLU(), nn.Conv1d(width // 2, dim, 1))
+def _mask_head(width: int, dim: int, bias: bool) -> nn.Module:
+    return nn.Sequential(
+        nn.Conv1d(width, width // 2, 3, padding=1), nn.ReLU(), nn.Conv1d(width // 2, dim, 1, bias=bias)
+    )
