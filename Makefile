@@ -3,9 +3,10 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 STAMP := .venv/.installed
 DEMO ?= demo
+RESULTS ?= runs/results
 PACKAGES := shards pipeline training
 
-.PHONY: setup demo test test-fast lint types fix bench peers clean
+.PHONY: setup demo test test-fast lint types fix results bench peers clean
 .DEFAULT_GOAL := setup
 
 setup: $(STAMP)
@@ -34,6 +35,9 @@ types: $(STAMP)
 fix: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+results: $(STAMP)
+	$(BIN)/python -m benchmarks.results --folder $(RESULTS)
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.loader

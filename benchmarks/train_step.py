@@ -39,6 +39,7 @@ from training.config import CONFIGS, Config
 from training.events import METRICS, read_events
 from training.losses import AudioCrops
 from training.losses.modulation import segments_for
+from training.models.cascade import ModelOutput
 from training.models.masking_agent import MaskingAgent, MaskingOutput
 from training.runtime import Runtime
 from training.state import new_state
@@ -77,8 +78,8 @@ class SeedsStep(Step):
             source, goal = (self._codec.encode(audio) for audio in self._audio)
         return source, goal
 
-    def _decode(self, output: Tensor, source: Tensor, goal: Tensor, start: int, stop: int) -> AudioCrops:  # noqa: ARG002
-        decoded = self._codec.decode(output)
+    def _decode(self, output: ModelOutput, source: Tensor, *_: object) -> AudioCrops:
+        decoded = self._codec.decode(output.latents)
         with torch.no_grad():
             heard = self._codec.decode(source)
         return AudioCrops(decoded, heard, self._audio[1], segments_for(FRAMES / self._codec.spec.frame_rate))

@@ -18,6 +18,7 @@ _SMALL: dict[str, Any] = {
 KINDS: dict[str, dict[str, Any]] = {
     "single": {"agent": "none", "cascade": {"stages": 1}},
     "plain": {"agent": "none"},
+    "plain local": {"agent": "none", "cascade": {"units": "local"}},
     "unstable": {
         "agent": "none",
         "cascade": {"stages": 3, "residual_weights": (1, 1, 0.1), "scale_clamp": None, "spectral_norm": False},
@@ -30,6 +31,7 @@ KINDS: dict[str, dict[str, Any]] = {
     },
     "masking hard": {"agent": "masking", "masking": {"hard": True}},
     "compositional": {"agent": "compositional"},
+    "compositional focused": {"agent": "compositional", "compositional": {"ears": "focused", "units": "channel"}},
     **{
         f"{kind} masks": {"agent": "none", "fixed_masks": {"kind": kind, "segment": 5}}
         for kind in ("temporal", "frequency", "spectral", "energy", "hybrid")

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from small_models import DIM, latents, small_config, small_model
 
 from training.losses import mask_overlap
+from training.models.aspects import harmony_aspect, rhythm_aspect, timbre_aspect
 from training.models.blocks import rms
 from training.models.build import ModelConfig, build_model
 from training.models.cascade import Cascade
@@ -178,6 +179,50 @@ def test_component_weights_are_shares_and_statistics_are_of_what_was_heard() -> 
     heard = [*agent.input_extractor(latents(1)), *agent.target_extractor(latents(2))]
     for name, component in zip(COMPONENTS, heard, strict=True):
         assert float(metrics[f"{name}_energy"]) == pytest.approx(float(component.square().mean().sqrt()), rel=1e-5)
+
+
+@torch.no_grad()
+def test_rhythm_hears_no_pitch_harmony_no_loudness_and_timbre_no_time() -> None:
+    source = latents(1)
+    order = torch.randperm(30, generator=torch.Generator().manual_seed(0))
+    swell = torch.linspace(0.3, 3, 30)
+    swapped = source.reshape(2, 8, 2, 30).flip(2).reshape(2, 16, 30)  # within the bands of two channels
+    torch.testing.assert_close(rhythm_aspect(-swapped), rhythm_aspect(source))
+    torch.testing.assert_close(harmony_aspect(source * swell), harmony_aspect(source))
+    torch.testing.assert_close(timbre_aspect(-source[:, :, order]), timbre_aspect(source))
+    assert rhythm_aspect(source).shape == (2, 8, 30)
+    assert rhythm_aspect(source * swell)[:, :, -1].mean() > 1.5 * rhythm_aspect(source)[:, :, -1].mean()
+    torch.testing.assert_close(harmony_aspect(source).square().mean(1), torch.ones(2, 30))
+    for aspect in (rhythm_aspect, harmony_aspect, timbre_aspect):
+        torch.testing.assert_close(aspect(5 * source), aspect(source), msg="how loud a recording is says nothing")
+        assert torch.isfinite(aspect(torch.zeros(2, 16, 30))).all()
+
+
+@torch.no_grad()
+def test_focused_ears_hear_their_own_aspect() -> None:
+    model = small_model("compositional focused").eval()
+    assert isinstance(model, Cascade)
+    assert isinstance(model.agent, CompositionalAgent)
+    hear = model.agent.input_extractor
+    source = latents(1)
+    rhythm, harmony, timbre = hear(source)
+    louder_later = hear(source * torch.linspace(0.3, 3, 30))
+    assert not torch.allclose(rhythm, louder_later[0], atol=0.1)
+    torch.testing.assert_close(harmony, louder_later[1])
+    turned = hear(-source)
+    torch.testing.assert_close(rhythm, turned[0])
+    assert not torch.allclose(harmony, turned[1], atol=0.1)
+    torch.testing.assert_close(timbre, turned[2])
+
+
+@torch.no_grad()
+def test_a_pattern_takes_the_inputs_level_with_its_place_where_it_should() -> None:
+    for kind, same in (("compositional", False), ("compositional focused", True)):
+        model = small_model(kind).eval()
+        assert isinstance(model, Cascade)
+        assert model.agent is not None
+        ratio = rms(model.agent(latents(1), latents(2)).input) / rms(latents(1))
+        assert torch.allclose(ratio, torch.ones_like(ratio), rtol=1e-3) == same
 
 
 def test_the_agent_is_asked_once_a_step() -> None:

@@ -19,6 +19,7 @@ from training.losses import (
     LossesConfig,
     LossInputs,
     channel_balance,
+    chroma_distance,
     component_balance,
     compute_losses,
     discriminator_loss,
@@ -29,11 +30,13 @@ from training.losses import (
     mask_regularisation,
     mask_salience,
     novelty,
+    onset_distance,
     rms_error,
     roll_targets,
     waveform_limit,
 )
-from training.losses.report import AUDIO_LOSSES, LOSSES
+from training.losses.components import component_evenness
+from training.losses.report import AUDIO_LOSSES, LOSSES, PATTERN_LOSSES
 from training.models.masking_agent import MaskingOutput
 
 QUIET: dict[str, Any] = dict.fromkeys(LOSSES, 0.0)
@@ -166,6 +169,16 @@ def test_component_balance_is_a_tenth_of_what_one_source_gets_more() -> None:
     assert float(component_balance(mixed)) == pytest.approx(0.1 * 0.2)
 
 
+def test_components_that_count_alike_are_punished_until_a_preference_is_clear() -> None:
+    def evenness(*weights: float) -> float:
+        return float(component_evenness(torch.tensor(weights)[None, :, None].expand(2, 6, 5)))
+
+    assert evenness(*[1 / 6] * 6) == pytest.approx(0.4)
+    assert evenness(0.3, 0.14, 0.14, 0.14, 0.14, 0.14) == pytest.approx(0.3697, abs=1e-4)
+    assert evenness(0.46, 0.02, 0.02, 0.02, 0.46, 0.02) == 0
+    assert evenness(1, 0, 0, 0, 0, 0) == 0
+
+
 def test_the_game_is_won_by_whoever_is_believed() -> None:
     sure, wrong = torch.full((4, 1), 20.0), torch.full((4, 1), -20.0)
     assert float(generator_loss(sure)) == pytest.approx(0, abs=1e-6)
@@ -219,7 +232,7 @@ def test_weights_are_applied_once() -> None:
     report = compute_losses(config, inputs(audio(3)))
     expected = sum(config.weight(name) * float(value) for name, value in report.raw.items())
     assert float(report.total) == pytest.approx(expected, rel=1e-6)
-    assert set(report.raw) == set(LOSSES) - {"novelty"}, "the masking agent has no novelty"
+    assert set(LOSSES) - set(report.raw) == {"novelty", "evenness", *PATTERN_LOSSES}, "the masking agent has none"
     assert set(LOSSES) <= set(LossesConfig.model_fields), "each loss is a key of the configuration"
 
 
@@ -244,6 +257,16 @@ def test_a_spectrum_is_taken_only_for_a_loss_that_wants_one(name: str) -> None:
     assert set(report.raw) == {name}
     spectra = {"spectral": 3 * 2 * 2, "mel": 2 * 2, "spectral_outlier": 1, "onsets": 2, "chroma": 2}.get(name, 0)
     assert calls.names.count("stft") == spectra
+
+
+def test_a_composed_pattern_is_compared_with_what_it_should_take_from_each_source() -> None:
+    config = LossesConfig.model_validate({**QUIET, **dict.fromkeys(PATTERN_LOSSES, 1.0)})
+    assert config.needs_audio
+    assert config.needs_pattern
+    crops = AudioCrops(audio(3), audio(1), audio(2), 60, pattern=audio(4))
+    raw = compute_losses(config, LossInputs(crops)).raw
+    assert raw["pattern_onsets"] == onset_distance(audio(4), audio(1))
+    assert raw["pattern_chroma"] == chroma_distance(audio(4), audio(2))
 
 
 def test_a_watched_loss_is_told_and_pulls_at_nothing() -> None:

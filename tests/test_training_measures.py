@@ -12,7 +12,7 @@ from torch import Tensor
 from pipeline.synthesize.pairs import synthesize_pair
 from shards.audio import Samples
 from training.criteria import COMPONENTS, CRITERIA, Criterion, Range, judge
-from training.measures.components import component_entropy
+from training.losses.components import component_entropy
 from training.measures.likeness import likeness, sources_level
 from training.measures.masks import MaskVariance, dominance_correlation, loudness_ratio
 from training.measures.music import CHROMA, ONSETS, Ears, Heard, chroma_similarity, load_ears

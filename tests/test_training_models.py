@@ -107,6 +107,19 @@ def test_the_level_is_that_of_both_sources_within_the_clamp() -> None:
     assert (cascade(stages=2, scale_clamp=None)(x, -0.99 * x).scale > 2).all()
 
 
+@torch.no_grad()
+def test_in_local_units_a_stage_adds_in_proportion_to_the_music() -> None:
+    source, goal = latents(1), latents(2)
+    source[:, :, 10:20], goal[:, :, 10:20] = 0, 0
+    for kind, in_proportion in (("plain local", True), ("plain", False)):
+        model = small_model(kind).eval()
+        whole = model(source, goal).latents
+        quieter = model(0.01 * source, 0.01 * goal).latents
+        assert torch.allclose(quieter, 0.01 * whole, atol=1e-3 * float(quieter.abs().mean())) == in_proportion
+        rest = whole[:, :, 12:18].abs().max() / whole.abs().mean()
+        assert (rest < 1e-3) == in_proportion, "what is two frames from any sound stays silent"
+
+
 def test_spectral_norm_bounds_a_projection_and_can_be_left_out() -> None:
     for bound in (True, False):
         linear = cascade(spectral_norm=bound).stages[0].projection.linear
@@ -202,6 +215,7 @@ def test_latents_that_are_no_numbers_are_refused_by_side_and_count() -> None:
         (["model.cascade.stages=1"], "cascade.stages 1 hears no target"),
         (["model.cascade.stages=1", "model.agent=none", "model.fixed_masks.kind=hybrid"], "fixed_masks.kind: none"),
         (["model.cascade.residual_weights=[1, 0.5, 0.1]"], "give one for each of the 2 stages"),
+        (["model.cascade.stages=1", "model.agent=none", "model.cascade.units=local"], "one stage alone has no music"),
         (["model.cascade.scale_clamp=[1.5, 0.7]"], "the bounds must be positive and in order"),
         (["model.masking.channels=50", "model.masking.heads=4"], "channels 50 must be a multiple of heads 4"),
         (["model.compositional.width=50"], "width 50 must be a multiple of heads 8"),

@@ -21,6 +21,7 @@ from training.losses.modulation import amplitude_envelope, envelope_correlation,
 from training.metrics import Metrics
 from training.models.blocks import rms
 from training.models.cascade import ModelOutput
+from training.models.compositional_agent import CompositionalOutput
 from training.optim import Parts, clip_gradients, gradient_norms, norms_by_weight, parts_of, step_if_finite
 from training.runtime import Runtime
 from training.schedule import rate_factor
@@ -170,17 +171,20 @@ class Step:
         # Losses are computed in float32, whatever the model was: spectra and small differences need it.
         losses = self._config.losses
         with record_function("step/decode"):
-            crops = self._decode(output.latents, source, goal, *crop) if losses.needs_audio else None
+            crops = self._decode(output, source, goal, *crop) if losses.needs_audio else None
         with record_function("step/losses"):
             report = compute_losses(losses, LossInputs(crops, output.agent, fake_logits), self._config.compat)
         return _Judged(output, goal, report, crops)
 
-    def _decode(self, output: Tensor, source: Tensor, goal: Tensor, start: int, stop: int) -> AudioCrops:
+    def _decode(self, output: ModelOutput, source: Tensor, goal: Tensor, start: int, stop: int) -> AudioCrops:
         seconds = (stop - start) / self._codec.spec.frame_rate
-        decoded = self._codec.decode_crop(output.float(), start, stop)
+        decoded = self._codec.decode_crop(output.latents.float(), start, stop)
+        pattern = None
+        if self._config.losses.needs_pattern and isinstance(output.agent, CompositionalOutput):
+            pattern = self._codec.decode_crop(output.agent.input, start, stop)
         with torch.no_grad():
             heard = self._codec.decode_crop(torch.cat([source, goal]), start, stop).chunk(2)
-        return AudioCrops(decoded, heard[0], heard[1], segments_for(seconds))
+        return AudioCrops(decoded, heard[0], heard[1], segments_for(seconds), pattern)
 
     def _ask_adversary(self, latents: Tensor) -> Tensor | None:
         if self._state.adversary is None:

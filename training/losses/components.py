@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from training.losses.compat import Compat
 
 BALANCE_WEIGHT = 0.1
+EVENNESS = 0.6
+"""Entropy, over that of even weights, at which a preference is clear enough: two of six at 0.45 each have 0.61."""
 
 
 def novelty(composed: Tensor, input_latents: Tensor, target_latents: Tensor, compat: Compat = "none") -> Tensor:
@@ -26,3 +31,15 @@ def component_balance(weights: Tensor) -> Tensor:
     """0.1 * |what the input's three components get - what the target's three get|, of [B, 6, T]; a scalar."""
     mean = weights.mean((0, 2))
     return BALANCE_WEIGHT * (mean[:3].sum() - mean[3:].sum()).abs()
+
+
+def component_entropy(weights: Tensor) -> Tensor:
+    """Entropy of the mean weights of components [B, C, T] over that of even ones: 0 one alone, 1 all alike."""
+    mean = weights.float().mean((0, 2))
+    share: Tensor = torch.special.entr(mean).sum() / math.log(len(mean))
+    return share
+
+
+def component_evenness(weights: Tensor) -> Tensor:
+    """Say by how much the entropy of the mean weights [B, C, T] is over 0.6 of that of even ones; a scalar."""
+    return F.relu(component_entropy(weights) - EVENNESS)

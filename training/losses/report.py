@@ -40,6 +40,9 @@ class LossesConfig(Settings):
     waveform_limit: float = Field(0.0, ge=0, description="waveform correlations with the sources over waveform_most")
     onsets: float = Field(0.0, ge=0, description="onset strength that does not follow the input's")
     chroma: float = Field(0.0, ge=0, description="pitch classes that are not the target's")
+    evenness: float = Field(0.0, ge=0, description="compositional agent: components that all count alike")
+    pattern_onsets: float = Field(0.0, ge=0, description="compositional agent: `onsets`, of its composed pattern")
+    pattern_chroma: float = Field(0.0, ge=0, description="compositional agent: `chroma`, of its composed pattern")
     envelope_range: tuple[float, float] = Field((0.3, 0.5), description="wanted by envelope_band")
     waveform_most: float = Field(0.55, ge=0, le=1, description="allowed by waveform_limit")
     modulation_penalty: Penalty = Field("quadratic", description="how the envelope correlation is punished")
@@ -65,17 +68,26 @@ class LossesConfig(Settings):
     @property
     def needs_audio(self) -> bool:
         """Whether any loss that counts or is watched listens to decoded audio."""
-        return any(map(self.wants, AUDIO_LOSSES))
+        return any(map(self.wants, AUDIO_LOSSES)) or self.needs_pattern
+
+    @property
+    def needs_pattern(self) -> bool:
+        """Whether any loss that counts or is watched listens to a composed pattern."""
+        return any(map(self.wants, PATTERN_LOSSES))
 
 
 @dataclass(frozen=True)
 class AudioCrops:
-    """The same crop of output, input and target, decoded: [B, 1, n] each; `segments` of their envelopes."""
+    """The same crop of output, input and target, decoded: [B, 1, n] each; `segments` of their envelopes.
+
+    And of the composed pattern, where there is one and a loss listens to it.
+    """
 
     output: Tensor
     input: Tensor
     target: Tensor
     segments: int
+    pattern: Tensor | None = None
 
 
 class Judged(Protocol):
@@ -133,8 +145,12 @@ AUDIO_LOSSES: dict[str, Callable[[AudioCrops, LossesConfig, Compat], Tensor]] = 
     "onsets": lambda crops, _, __: onset_distance(crops.output, crops.input),
     "chroma": lambda crops, _, __: chroma_distance(crops.output, crops.target),
 }
-AGENT_LOSSES = ("mask_regularisation", "balance", "channel_balance", "salience", "novelty")
-LOSSES = (*AUDIO_LOSSES, *AGENT_LOSSES, "gan")
+PATTERN_LOSSES: dict[str, Callable[[Tensor, AudioCrops], Tensor]] = {
+    "pattern_onsets": lambda pattern, crops: onset_distance(pattern, crops.input),
+    "pattern_chroma": lambda pattern, crops: chroma_distance(pattern, crops.target),
+}
+AGENT_LOSSES = ("mask_regularisation", "balance", "channel_balance", "salience", "novelty", "evenness")
+LOSSES = (*AUDIO_LOSSES, *PATTERN_LOSSES, *AGENT_LOSSES, "gan")
 
 
 def compute_losses(config: LossesConfig, inputs: LossInputs, compat: Compat = "none") -> LossReport:
@@ -161,6 +177,9 @@ def _compute(name: str, config: LossesConfig, inputs: LossInputs, compat: Compat
     if name in AUDIO_LOSSES:
         assert inputs.crops is not None, "an audio loss without decoded audio"
         return AUDIO_LOSSES[name](inputs.crops, config, compat)
+    if name in PATTERN_LOSSES:
+        pattern = None if inputs.crops is None else inputs.crops.pattern
+        return None if inputs.crops is None or pattern is None else PATTERN_LOSSES[name](pattern, inputs.crops)
     if name == "gan":
         return None if inputs.fake_logits is None else generator_loss(inputs.fake_logits)
     return inputs.agent.loss(name) if inputs.agent is not None and name in inputs.agent.LOSSES else None

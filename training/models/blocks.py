@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+LOCAL_FRAMES = 5
+"""67 ms: longer than a period of the phase that a frame happens to have, shorter than what smears an attack."""
 _EPSILON = 1e-8
 
 
@@ -19,6 +21,18 @@ def rms(latents: Tensor) -> Tensor:
 def match_rms(latents: Tensor, reference: Tensor) -> Tensor:
     """Scale each sample of [B, D, T] to the RMS of `reference` [B, D, T]."""
     return latents * (rms(reference) / rms(latents))
+
+
+def channel_level(energy: Tensor) -> Tensor:
+    """RMS of each channel, as [B, D, 1], of energies [B, D, T]; at least 1e-3 of the sample's, and never 0."""
+    floor = 1e-6 * energy.mean((1, 2), keepdim=True) + _EPSILON
+    return (energy.mean(2, keepdim=True) + floor).sqrt()
+
+
+def local_level(energy: Tensor) -> Tensor:
+    """RMS around each place, over five frames, of energies [B, D, T]: [B, D, T], never quite 0."""
+    around = F.avg_pool1d(energy, LOCAL_FRAMES, stride=1, padding=LOCAL_FRAMES // 2, count_include_pad=False)
+    return (around + _EPSILON).sqrt()
 
 
 class SinusoidalPositions(nn.Module):

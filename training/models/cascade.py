@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from shards.settings import Settings
-from training.models.blocks import SinusoidalPositions, TransformerLayer, rms
+from training.models.blocks import SinusoidalPositions, TransformerLayer, channel_level, local_level, rms
 from training.models.compositional_agent import CompositionalAgent, CompositionalOutput
 from training.models.fixed_masks import FixedMasks
 from training.models.masking_agent import MaskingAgent, MaskingOutput
@@ -31,6 +32,9 @@ class CascadeConfig(Settings):
     dropout: float = Field(0.1, ge=0, lt=1, description="of positions, feed-forward and residual paths")
     attention_dropout: float = Field(0.0, ge=0, lt=1, description="the seeds had `dropout` here, on a slow path")
     anti_cheating: float = Field(0.0, ge=0, description="noise on the sources in training, in their own deviations")
+    units: Literal["absolute", "local"] = Field(
+        "absolute", description="local: stages hear channels alike, and add in proportion to the music at each place"
+    )
     initial_gain: float = Field(0.1, gt=0, le=1, description="of what a stage adds to its sources, before training")
     residual_weights: tuple[float, ...] = Field((), description="of the sources that each stage adds to; empty: all 1")
     scale_clamp: tuple[float, float] | None = Field(SCALE_CLAMP, description="bounds of the RMS scaling; null: none")
@@ -42,6 +46,8 @@ class CascadeConfig(Settings):
             raise ValueError(f"scale_clamp {self.scale_clamp}: the bounds must be positive and in order")
         if self.residual_weights and len(self.residual_weights) != self.stages:
             raise ValueError(f"residual_weights {self.residual_weights}: give one for each of the {self.stages} stages")
+        if self.stages == 1 and self.units != "absolute":
+            raise ValueError(f"units {self.units}: one stage alone has no music around it; give it two stages")
         return self
 
 
@@ -142,20 +148,29 @@ class Cascade(nn.Module):
             if part is not None:
                 decided = part(source, goal)
                 source, goal = decided.input, decided.target
-        noisy_source = self._noisy(source)
+        heard, unit = self._units(source, goal)
+        noisy_source = self._noisy(source) / heard
         output = scale = goal
         lowest, highest = self._config.scale_clamp or SCALE_CLAMP
         clamped = torch.zeros(len(goal), 1, 1, dtype=torch.bool, device=goal.device)
         for place, stage in enumerate(self.stages):
             if place == 0:
-                added, mean = stage(noisy_source, goal), (source + goal) / 2
+                added, mean = stage(noisy_source, goal / heard), (source + goal) / 2
             else:
-                added, mean = stage(noisy_source, output, self._noisy(goal)), (source + output + goal) / 3
-            output = added + self._residuals[place] * mean
+                sides = output / heard, self._noisy(goal) / heard
+                added, mean = stage(noisy_source, *sides), (source + output + goal) / 3
+            output = unit * added + self._residuals[place] * mean
             wanted = ((rms(source).square() + rms(goal).square()) / 2).sqrt() / rms(output)
             scale = wanted if self._config.scale_clamp is None else wanted.clamp(lowest, highest)
             output, clamped = output * scale, clamped | (wanted < lowest) | (wanted > highest)
         return ModelOutput(output, decided, scale, clamped)
+
+    def _units(self, source: Tensor, goal: Tensor) -> tuple[Tensor, Tensor]:
+        """Tell what latents are divided by to be heard, and what is added is multiplied with."""
+        if self._config.units == "absolute":
+            return goal.new_ones(()), goal.new_ones(())
+        energy = (source.square() + goal.square()) / 2
+        return channel_level(energy), local_level(energy)
 
     def _noisy(self, latents: Tensor) -> Tensor:
         """Keep the model from passing a source through: noise in training, nothing otherwise."""

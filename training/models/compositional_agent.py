@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -13,12 +13,14 @@ from torch import Tensor, nn
 
 from shards.settings import Settings
 from training.losses.compat import Compat
-from training.losses.components import component_balance, novelty
-from training.measures.components import component_entropy
-from training.models.blocks import SinusoidalPositions, TransformerLayer
+from training.losses.components import component_balance, component_entropy, component_evenness, novelty
+from training.models.aspects import BANDS, harmony_aspect, rhythm_aspect, timbre_aspect
+from training.models.blocks import SinusoidalPositions, TransformerLayer, channel_level, match_rms
 
 KERNELS = {"rhythm": (3, 5), "harmony": (7, 9), "timbre": (15, 21)}
 """Widths, in frames, of the two convolutions that hear a component."""
+ASPECTS = {"rhythm": rhythm_aspect, "harmony": harmony_aspect, "timbre": timbre_aspect}
+"""What a component is told where ears are focused."""
 COMPONENTS = tuple(f"{source}_{component}" for source in ("input", "target") for component in KERNELS)
 LIMIT = 50.0
 """Bound of the composed latents; EnCodec's lie within about 30."""
@@ -27,6 +29,16 @@ LIMIT = 50.0
 class CompositionalAgentConfig(Settings):
     """The compositional agent's section."""
 
+    ears: Literal["free", "focused"] = Field(
+        "free",
+        description="free: each hears everything; focused: rhythm hears loudness, harmony hears no loudness, timbre "
+        "hears no time",
+    )
+    units: Literal["absolute", "channel"] = Field(
+        "absolute",
+        description="channel: the pattern is composed in units of each channel's level in both sources, and takes the "
+        "input's RMS with its place",
+    )
     channels: int = Field(64, ge=1, description="of each component")
     selector: int = Field(256, ge=1, description="width of the selector")
     width: int = Field(512, ge=2, multiple_of=2, description="of the composer")
@@ -51,7 +63,7 @@ class CompositionalOutput:
     `replaced` [B] counts its values that were no numbers.
     """
 
-    LOSSES: ClassVar[tuple[str, ...]] = ("novelty", "balance")
+    LOSSES: ClassVar[tuple[str, ...]] = ("novelty", "balance", "evenness")
 
     input: Tensor
     target: Tensor
@@ -73,6 +85,8 @@ class CompositionalOutput:
         """One of `LOSSES`, a scalar."""
         if name == "novelty":
             return novelty(self.input, *self.sources, self.compat)
+        if name == "evenness":
+            return component_evenness(self.weights)
         assert name == "balance"
         return component_balance(self.logits if self.compat == "seeds" else self.weights)
 
@@ -99,8 +113,9 @@ class CompositionalAgent(nn.Module):
     def __init__(self, config: CompositionalAgentConfig, dim: int, compat: Compat = "none") -> None:
         super().__init__()
         self._compat: Compat = compat
-        self.input_extractor = Extractor(dim, config.channels)
-        self.target_extractor = Extractor(dim, config.channels)
+        self._units = config.units
+        self.input_extractor = Extractor(config, dim)
+        self.target_extractor = Extractor(config, dim)
         self.selector = nn.Sequential(
             nn.Conv1d(len(COMPONENTS) * config.channels, config.selector, 1),
             nn.LeakyReLU(0.2),
@@ -118,8 +133,12 @@ class CompositionalAgent(nn.Module):
         # The seeds clamped to 100 and then to 50, which is 50.
         composed = self.composer(selected).float().clamp(-LIMIT, LIMIT)
         unusable = composed.isnan()
+        composed = composed.masked_fill(unusable, 0.0)
+        if self._units == "channel":
+            level = channel_level((input_latents.square() + target_latents.square()) / 2)
+            composed = match_rms(composed * level, input_latents)
         return CompositionalOutput(
-            input=composed.masked_fill(unusable, 0.0),
+            input=composed,
             target=target_latents,
             sources=(input_latents, target_latents),
             logits=logits,
@@ -133,13 +152,17 @@ class CompositionalAgent(nn.Module):
 class Extractor(nn.Module):
     """Hears rhythm, harmony and timbre of one source, each by convolutions of its own width."""
 
-    def __init__(self, dim: int, channels: int) -> None:
+    def __init__(self, config: CompositionalAgentConfig, dim: int) -> None:
         super().__init__()
-        self.ears = nn.ModuleDict({name: Ear(dim, channels, *kernels) for name, kernels in KERNELS.items()})
+        self._focused = config.ears == "focused"
+        heard = {name: BANDS if self._focused and name == "rhythm" else dim for name in KERNELS}
+        self.ears = nn.ModuleDict(
+            {name: Ear(heard[name], config.channels, *kernels) for name, kernels in KERNELS.items()}
+        )
 
     def forward(self, latents: Tensor) -> list[Tensor]:
         """Take [B, D, T] apart into one [B, channels, T] a component."""
-        return [ear(latents) for ear in self.ears.values()]
+        return [ear(ASPECTS[name](latents) if self._focused else latents) for name, ear in self.ears.items()]
 
 
 class Ear(nn.Module):

@@ -57,7 +57,7 @@ class MaskingAgentConfig(Settings):
     )
     centre: Literal["none", "pair", "channel"] = Field(
         "none",
-        description="of coupling: softmax; on the whole no source is preferred in a pair, or in its channels",
+        description="of coupling: softmax; each source is preferred at half of a pair's places, or of each channel's",
     )
     hard: bool = Field(False, description="masks of 0 and 1: drawn in training (Gumbel), the larger one otherwise")
 
@@ -192,7 +192,9 @@ class MaskingAgent(nn.Module):
         if self._config.loudness is not None:
             odds = odds + self.loudness * loudness_ratio(*sources)
         if self._config.centre != "none":
-            odds = odds - odds.mean((1, 2) if self._config.centre == "pair" else 2, keepdim=True)
+            places = odds.flatten(1)[:, None] if self._config.centre == "pair" else odds
+            # The median, not the mean: however seldom a source is loud, it has the places where it is loudest.
+            odds = odds - places.median(2, keepdim=True).values
         return odds / self.temperature
 
     def _choose(self, odds: Tensor) -> Tensor:
