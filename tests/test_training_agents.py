@@ -186,11 +186,11 @@ def test_rhythm_hears_no_pitch_harmony_no_loudness_and_timbre_no_time() -> None:
     source = latents(1)
     order = torch.randperm(30, generator=torch.Generator().manual_seed(0))
     swell = torch.linspace(0.3, 3, 30)
-    swapped = source.reshape(2, 8, 2, 30).flip(2).reshape(2, 16, 30)  # within the bands of two channels
+    swapped = torch.cat([source[:, :5].flip(1), source[:, 5:11], source[:, 11:].flip(1)], 1)  # within bands
     torch.testing.assert_close(rhythm_aspect(-swapped), rhythm_aspect(source))
     torch.testing.assert_close(harmony_aspect(source * swell), harmony_aspect(source))
     torch.testing.assert_close(timbre_aspect(-source[:, :, order]), timbre_aspect(source))
-    assert rhythm_aspect(source).shape == (2, 8, 30)
+    assert rhythm_aspect(source).shape == (2, 3, 30)
     assert rhythm_aspect(source * swell)[:, :, -1].mean() > 1.5 * rhythm_aspect(source)[:, :, -1].mean()
     torch.testing.assert_close(harmony_aspect(source).square().mean(1), torch.ones(2, 30))
     for aspect in (rhythm_aspect, harmony_aspect, timbre_aspect):
