@@ -158,7 +158,8 @@ def draw(path: Path, groups: Mapping[str, Sequence[Outcome]], curve: Mapping[str
                     axis.plot(*zip(*points, strict=True), color=f"C{place}", label=name if number == 0 else None)
         axis.set(title=title, xlabel="epoch")
     axes[0].legend()
-    runs = sorted([*curve.values(), *groups["musical"]], key=_likeness)
+    axes[3].legend()
+    runs = sorted([*curve.values(), *groups["musical"][1:]], key=_likeness)
     for axis, metric in zip(axes[4:], ("onset_f1", "chroma_similarity_target"), strict=True):
         axis.plot(list(map(_likeness, runs)), [outcome.value(metric) for outcome in runs], "o-", label="musical")
         for column, title in BASELINES.items():
