@@ -157,8 +157,9 @@ def draw(path: Path, groups: Mapping[str, Sequence[Outcome]], curve: Mapping[str
                 if points:
                     axis.plot(*zip(*points, strict=True), color=f"C{place}", label=name if number == 0 else None)
         axis.set(title=title, xlabel="epoch")
-    axes[0].legend()
-    axes[3].legend()
+    for axis in (axes[0], axes[3]):  # the agents have not all curves in one
+        if axis.lines:
+            axis.legend()
     runs = sorted([*curve.values(), *groups["musical"][1:]], key=_likeness)
     for axis, metric in zip(axes[4:], ("onset_f1", "chroma_similarity_target"), strict=True):
         axis.plot(list(map(_likeness, runs)), [outcome.value(metric) for outcome in runs], "o-", label="musical")
