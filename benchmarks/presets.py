@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -19,6 +17,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from benchmarks.commands import run, synthesized_dataset
 from training.events import METRICS, Event, read_events
 from training.health import History, examine
 
@@ -37,7 +36,7 @@ def main() -> None:
     options = _options()
     with ExitStack() as stack:
         folder = options.folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cascadence-bench-")))
-        dataset = _dataset(folder)
+        dataset = synthesized_dataset(folder, PAIRS, SECONDS)
         runs = {preset: train(folder / preset, dataset, preset, options.epochs) for preset in options.presets}
     rows = [{"preset": preset, **summary(events)} for preset, events in runs.items()]
     if options.figure is not None:
@@ -54,25 +53,12 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _dataset(folder: Path) -> Path:
-    recordings, pairs, dataset = folder / "recordings", folder / "pairs.jsonl", folder / "ds"
-    if dataset.is_dir():
-        return dataset
-    for arguments in (
-        ["pipeline", "synthesize", recordings, "--pairs", PAIRS, "--seconds", SECONDS],
-        ["pipeline", "pair", recordings, "--out", pairs, "--mode", "suffix", "--seconds", SECONDS],
-        ["pipeline", "encode", pairs, "--out", dataset, "--codec", "mdct", "--local"],
-    ):
-        _run(arguments)
-    return dataset
-
-
 def train(run_dir: Path, dataset: Path, preset: str, epochs: int) -> list[Event]:
     """Train a preset; its events."""
     sets = (f"train.epochs={epochs}", "train.patience=null", "data.batch_size=4", "tracking.mlflow=false")
     given = [part for override in sets for part in ("--set", override)]
     launch = ["training", "launch", "--local", "--shards", dataset, "--run-dir", run_dir, "--config", preset, *given]
-    _run(launch)
+    run(*launch)
     return [event for event, _ in read_events(run_dir / METRICS)]
 
 
@@ -107,12 +93,6 @@ def draw(path: Path, runs: Mapping[str, Sequence[Event]]) -> None:
     last.legend()
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, metadata={"Date": None})
-
-
-def _run(arguments: Sequence[object]) -> None:
-    done = subprocess.run([sys.executable, "-m", *map(str, arguments)], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(done.stderr)
 
 
 if __name__ == "__main__":

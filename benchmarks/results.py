@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import soundfile
 
+from benchmarks.commands import run, synthesized_dataset
 from benchmarks.outcome import Outcome, draw, write_tables
 from training.events import METRICS, read_events
 
@@ -48,20 +47,20 @@ RUNS = [MUSICAL[0], COMPOSING[0], *SEEDS, *MUSICAL[1:], *COMPOSING[1:], *TRADE_O
 def main() -> None:
     options = _options()
     folder: Path = options.folder.resolve()
-    dataset = _dataset(folder)
+    dataset = synthesized_dataset(folder, PAIRS, SECONDS)
     outcomes = {}
-    for run in RUNS:
-        if options.runs is None or run.name in options.runs:
-            _train(folder / run.name, dataset, run, options.epochs)
-            outcomes[run.name] = _outcome(folder / run.name, dataset)
+    for one in RUNS:
+        if options.runs is None or one.name in options.runs:
+            _train(folder / one.name, dataset, one, options.epochs)
+            outcomes[one.name] = _outcome(folder / one.name, dataset)
     if len(outcomes) < len(RUNS):
         return
     groups = {
-        "musical": [outcomes[run.name] for run in MUSICAL],
-        "composing": [outcomes[run.name] for run in COMPOSING],
-        "seeds' weights": [outcomes[run.name] for run in SEEDS],
+        "musical": [outcomes[one.name] for one in MUSICAL],
+        "composing": [outcomes[one.name] for one in COMPOSING],
+        "seeds' weights": [outcomes[one.name] for one in SEEDS],
     }
-    low, high = (outcomes[run.name] for run in TRADE_OFF)
+    low, high = (outcomes[one.name] for one in TRADE_OFF)
     curve = {"[0.25, 0.4]": low, "[0.25, 0.56], `musical`": groups["musical"][0], "[0.25, 0.75]": high}
     sounds = _sounds(folder, dataset, options.docs / "results")
     write_tables(options.docs / "results.md", groups, curve, sounds)
@@ -73,35 +72,26 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--folder", type=Path, default=Path("runs/results"), help="where data and runs lie")
     parser.add_argument("--docs", type=Path, default=DOCS, help="the folder of results.md")
     parser.add_argument("--epochs", type=int, default=6)
-    parser.add_argument("--runs", nargs="*", choices=[run.name for run in RUNS], help="only these, and no tables")
+    parser.add_argument("--runs", nargs="*", choices=[one.name for one in RUNS], help="only these, and no tables")
     return parser.parse_args()
 
 
-def _dataset(folder: Path) -> Path:
-    recordings, pairs, dataset = folder / "recordings", folder / "pairs.jsonl", folder / "ds"
-    if not dataset.is_dir():
-        _run("pipeline", "synthesize", recordings, "--pairs", PAIRS, "--seconds", SECONDS)
-        _run("pipeline", "pair", recordings, "--out", pairs, "--mode", "suffix", "--seconds", SECONDS)
-        _run("pipeline", "encode", pairs, "--out", dataset, "--codec", "mdct", "--local")
-    return dataset
-
-
-def _train(run_dir: Path, dataset: Path, run: Run, epochs: int) -> None:
+def _train(run_dir: Path, dataset: Path, one: Run, epochs: int) -> None:
     sets = (
         f"model.cascade.layers={LAYERS}",
         f"model.compositional.layers={LAYERS}",
         "model.compositional.width=256",
         "data.batch_size=4",
         f"train.epochs={epochs}",
-        f"train.seed={run.seed}",
+        f"train.seed={one.seed}",
         "train.patience=null",
         "train.log_steps=5",
         "tracking.mlflow=off",
-        *run.sets,
+        *one.sets,
     )
     given = [part for override in sets for part in ("--set", override)]
-    print(run.name, flush=True)
-    _run("training", "launch", "--local", "--shards", dataset, "--run-dir", run_dir, "--config", run.preset, *given)
+    print(one.name, flush=True)
+    run("training", "launch", "--local", "--shards", dataset, "--run-dir", run_dir, "--config", one.preset, *given)
 
 
 def _outcome(run_dir: Path, dataset: Path) -> Outcome:
@@ -109,7 +99,7 @@ def _outcome(run_dir: Path, dataset: Path) -> Outcome:
     measured = run_dir / "evaluation.json"
     if not measured.is_file():
         where = ["--checkpoint", run_dir / "checkpoints" / "last", "--shards", dataset]
-        _run("training", "evaluate", *where, "--out", measured, "--json")
+        run("training", "evaluate", *where, "--out", measured, "--json")
     document: dict[str, Any] = json.loads(measured.read_text(encoding="utf-8"))
     return Outcome(document, [event for event, _ in read_events(run_dir / METRICS)])
 
@@ -118,24 +108,18 @@ def _sounds(folder: Path, dataset: Path, out: Path) -> list[dict[str, str]]:
     """Make the first held-out pairs with both agents; gives, a pair, the files of its sounds by title."""
     rows: list[dict[str, str]] = [{} for _ in range(SOUNDS)]
     out.mkdir(parents=True, exist_ok=True)
-    for run in (MUSICAL[0], COMPOSING[0]):
-        made = folder / run.name / "sounds"
-        checkpoint = folder / run.name / "checkpoints" / "last"
-        _run("training", "generate", "--checkpoint", checkpoint, "--shards", dataset, "--out", made, "--count", SOUNDS)
+    for one in (MUSICAL[0], COMPOSING[0]):
+        made = folder / one.name / "sounds"
+        checkpoint = folder / one.name / "checkpoints" / "last"
+        run("training", "generate", "--checkpoint", checkpoint, "--shards", dataset, "--out", made, "--count", SOUNDS)
         pieces = json.loads((made / "metrics.json").read_text(encoding="utf-8"))["pieces"]
         for place, (row, piece) in enumerate(zip(rows, pieces, strict=True), 1):
-            for title, file in {"input": "input.wav", "target": "target.wav", run.preset: "output.wav"}.items():
+            for title, file in {"input": "input.wav", "target": "target.wav", one.preset: "output.wav"}.items():
                 sound = out / f"{place}-{title}.mp3"
                 samples, rate = soundfile.read(Path(piece["folder"]) / file, dtype="float32")
                 soundfile.write(sound, samples, rate)
                 row[title] = f"results/{sound.name}"
     return rows
-
-
-def _run(*arguments: object) -> None:
-    done = subprocess.run([sys.executable, "-m", *map(str, arguments)], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(done.stderr)
 
 
 if __name__ == "__main__":
