@@ -10,11 +10,13 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from shards.files import write_bytes
 from training.criteria import CRITERIA, WANTED_COMPONENTS, judge
+from training.evaluation.baselines import BASELINES as ALL_BASELINES
 from training.events import Event
 
 BEGIN, END = "<!-- made by `make results`: begin -->", "<!-- end -->"
-BASELINES = {"mix": "half and half", "fixed_pattern": "fixed pattern", "random_masks": "random masks"}
+BASELINES = {name: ALL_BASELINES[name] for name in ("mix", "fixed_pattern", "random_masks")}
 METRICS = (
     "onset_f1",
     "rhythm_correlation_input",
@@ -85,7 +87,7 @@ def write_tables(
     parts = "\n\n".join(
         "\n".join(part) for part in (_main(groups), _trainings(groups), _trade_off(curve), _listen(sounds))
     )
-    path.write_text(f"{before}{BEGIN}\n\n{parts}\n\n{END}{after}", encoding="utf-8")
+    write_bytes(path, f"{before}{BEGIN}\n\n{parts}\n\n{END}{after}".encode())
 
 
 def _main(groups: Mapping[str, Sequence[Outcome]]) -> Iterator[str]:
