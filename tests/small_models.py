@@ -31,7 +31,7 @@ KINDS: dict[str, dict[str, Any]] = {
     },
     "masking hard": {"agent": "masking", "masking": {"hard": True}},
     "compositional": {"agent": "compositional"},
-    "compositional focused": {"agent": "compositional", "compositional": {"ears": "focused", "units": "channel"}},
+    "compositional focused": {"agent": "compositional", "compositional": {"ears": "focused", "units": "components"}},
     **{
         f"{kind} masks": {"agent": "none", "fixed_masks": {"kind": kind, "segment": 5}}
         for kind in ("temporal", "frequency", "spectral", "energy", "hybrid")

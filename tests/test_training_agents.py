@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from small_models import DIM, latents, small_config, small_model
 
 from training.losses import mask_overlap
-from training.models.aspects import harmony_aspect, rhythm_aspect, timbre_aspect
+from training.models.aspects import aspect_energies, harmony_aspect, rhythm_aspect, timbre_aspect
 from training.models.blocks import rms
 from training.models.build import ModelConfig, build_model
 from training.models.cascade import Cascade
@@ -213,6 +213,44 @@ def test_focused_ears_hear_their_own_aspect() -> None:
     torch.testing.assert_close(rhythm, turned[0])
     assert not torch.allclose(harmony, turned[1], atol=0.1)
     torch.testing.assert_close(timbre, turned[2])
+
+
+@torch.no_grad()
+def test_the_energy_of_rhythm_is_when_that_of_harmony_where_and_that_of_timbre_neither() -> None:
+    notes = torch.zeros(1, 64, 40)
+    notes[:, 26, :20], notes[:, 37, 20:] = 1.0, 3.0  # another note, and louder
+    rhythm, harmony, timbre = aspect_energies(notes)[0]
+    torch.testing.assert_close(harmony[26, :15], harmony[37, 25:])
+    assert harmony[26, :15].mean() > 20 * harmony[37, :15].mean()
+    assert rhythm[32, -1] / rhythm[32, 0] == pytest.approx(9, rel=0.1), "the band became three times as loud"
+    assert rhythm[29:35, -1].std() < 0.1 * rhythm[32, -1], "no note is left in it"
+    assert timbre.std(1).max() < 1e-6
+    assert timbre[29:35].std() < 0.1 * timbre[32, 0]
+    for energies in (aspect_energies(notes), aspect_energies(0.1 * notes), aspect_energies(0 * notes)):
+        torch.testing.assert_close(energies.mean((2, 3)), torch.ones(1, 3))
+    torch.testing.assert_close(aspect_energies(0.1 * notes), aspect_energies(notes), rtol=1e-2, atol=1e-3)
+
+
+@torch.no_grad()
+def test_weights_share_out_the_patterns_energy() -> None:
+    model = small_model("compositional focused").eval()
+    assert isinstance(model, Cascade)
+    assert isinstance(model.agent, CompositionalAgent)
+    selects = model.agent.selector[-1]
+    selects.weight.zero_()
+    beats, note = torch.full((1, DIM, 40), 0.01), torch.full((1, DIM, 40), 0.01)
+    beats[:, :, ::10] = 5.0
+    note[:, 3] = 5.0
+
+    def loud(component: str) -> tuple[float, float]:
+        """Shares of the energy on the beats, and in the note's channel, of a pattern of one component alone."""
+        selects.bias.copy_(30.0 * torch.tensor([float(name == component) for name in COMPONENTS]))
+        energy = model.agent(beats, note).input.square()
+        return float(energy[:, :, ::10].sum() / energy.sum()), float(energy[:, 3].sum() / energy.sum())
+
+    assert loud("input_rhythm")[0] > 0.9 > 0.5 > loud("input_timbre")[0]
+    assert loud("target_harmony")[1] > 0.9 > 0.5 > loud("target_timbre")[1]
+    assert loud("target_harmony")[0] < 0.3
 
 
 @torch.no_grad()

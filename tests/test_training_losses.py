@@ -173,9 +173,9 @@ def test_components_that_count_alike_are_punished_until_a_preference_is_clear() 
     def evenness(*weights: float) -> float:
         return float(component_evenness(torch.tensor(weights)[None, :, None].expand(2, 6, 5)))
 
-    assert evenness(*[1 / 6] * 6) == pytest.approx(0.4)
-    assert evenness(0.3, 0.14, 0.14, 0.14, 0.14, 0.14) == pytest.approx(0.3697, abs=1e-4)
-    assert evenness(0.46, 0.02, 0.02, 0.02, 0.46, 0.02) == 0
+    assert evenness(*[1 / 6] * 6) == pytest.approx(0.5)
+    assert evenness(0.3, 0.14, 0.14, 0.14, 0.14, 0.14) == pytest.approx(0.4697, abs=1e-4)
+    assert evenness(0.48, 0.01, 0.01, 0.01, 0.48, 0.01) == 0
     assert evenness(1, 0, 0, 0, 0, 0) == 0
 
 

@@ -11,8 +11,8 @@ from torch import Tensor
 from training.losses.compat import Compat
 
 BALANCE_WEIGHT = 0.1
-EVENNESS = 0.6
-"""Entropy, over that of even weights, at which a preference is clear enough: two of six at 0.45 each have 0.61."""
+EVENNESS = 0.5
+"""Entropy, over that of even weights, at which a preference is clear enough: two of six at 0.48 each have 0.49."""
 
 
 def novelty(composed: Tensor, input_latents: Tensor, target_latents: Tensor, compat: Compat = "none") -> Tensor:
@@ -41,5 +41,5 @@ def component_entropy(weights: Tensor) -> Tensor:
 
 
 def component_evenness(weights: Tensor) -> Tensor:
-    """Say by how much the entropy of the mean weights [B, C, T] is over 0.6 of that of even ones; a scalar."""
+    """Say by how much the entropy of the mean weights [B, C, T] is over 0.5 of that of even ones; a scalar."""
     return F.relu(component_entropy(weights) - EVENNESS)

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from shards.settings import Settings
 from training.losses.compat import Compat
 from training.losses.components import component_balance, component_entropy, component_evenness, novelty
-from training.models.aspects import BANDS, harmony_aspect, rhythm_aspect, timbre_aspect
-from training.models.blocks import SinusoidalPositions, TransformerLayer, channel_level, match_rms
+from training.models.aspects import BANDS, aspect_energies, harmony_aspect, rhythm_aspect, timbre_aspect
+from training.models.blocks import SinusoidalPositions, TransformerLayer, local_level, match_rms
 
 KERNELS = {"rhythm": (3, 5), "harmony": (7, 9), "timbre": (15, 21)}
 """Widths, in frames, of the two convolutions that hear a component."""
@@ -34,10 +34,10 @@ class CompositionalAgentConfig(Settings):
         description="free: each hears everything; focused: rhythm hears loudness, harmony hears no loudness, timbre "
         "hears no time",
     )
-    units: Literal["absolute", "channel"] = Field(
+    units: Literal["absolute", "components"] = Field(
         "absolute",
-        description="channel: the pattern is composed in units of each channel's level in both sources, and takes the "
-        "input's RMS with its place",
+        description="components: the weights share out the pattern's energy, each component's where it is loud; the "
+        "pattern takes the input's RMS with its place",
     )
     channels: int = Field(64, ge=1, description="of each component")
     selector: int = Field(256, ge=1, description="width of the selector")
@@ -134,9 +134,9 @@ class CompositionalAgent(nn.Module):
         composed = self.composer(selected).float().clamp(-LIMIT, LIMIT)
         unusable = composed.isnan()
         composed = composed.masked_fill(unusable, 0.0)
-        if self._units == "channel":
-            level = channel_level((input_latents.square() + target_latents.square()) / 2)
-            composed = match_rms(composed * level, input_latents)
+        if self._units == "components":
+            energies = torch.cat([aspect_energies(source) for source in (input_latents, target_latents)], 1)
+            composed = match_rms(_share_out(composed, (energies * weights[:, :, None]).sum(1)), input_latents)
         return CompositionalOutput(
             input=composed,
             target=target_latents,
@@ -147,6 +147,16 @@ class CompositionalAgent(nn.Module):
             replaced=unusable.sum((1, 2)).float(),
             compat=self._compat,
         )
+
+
+def _share_out(composed: Tensor, energy: Tensor) -> Tensor:
+    """Bring a pattern to an energy, both [B, D, T]: place by place as far as it is even, frame by frame whatever it is.
+
+    So no gain of the composer can undo what a weight says of rhythm. Around each frame, not in it: an attack may be
+    sharper than its loudness.
+    """
+    pattern = composed * energy.sqrt()
+    return pattern * energy.mean(1, keepdim=True).sqrt() / local_level(pattern.square().mean(1, keepdim=True))
 
 
 class Extractor(nn.Module):
