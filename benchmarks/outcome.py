@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from shards.files import write_bytes
@@ -162,14 +163,18 @@ def draw(path: Path, groups: Mapping[str, Sequence[Outcome]], curve: Mapping[str
     for axis in (axes[0], axes[3]):  # the agents have not all curves in one
         if axis.lines:
             axis.legend()
+    wanted = CRITERIA["envelope_correlation_input"].range
+    assert wanted is not None
+    assert wanted.high is not None
     runs = sorted([*curve.values(), *groups["musical"][1:]], key=_likeness)
     for axis, metric in zip(axes[4:], ("onset_f1", "chroma_similarity_target"), strict=True):
         axis.plot(list(map(_likeness, runs)), [outcome.value(metric) for outcome in runs], "o-", label="musical")
         for column, title in BASELINES.items():
             one = groups["musical"][0]
             axis.plot([_likeness(one, column)], [one.value(metric, column)], "x", label=title)
-        axis.axvline(0.6, color="grey", linewidth=0.8)
+        axis.axvline(wanted.high, color="grey", linewidth=0.8)
         axis.set(title=CRITERIA[metric].title, xlabel="envelope correlation, the larger one of both")
     axes[4].legend()
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, metadata={"Date": None})
+    with mpl.rc_context({"svg.hashsalt": path.stem}):  # names inside the file that do not change from run to run
+        figure.savefig(path, metadata={"Date": None})

@@ -150,10 +150,10 @@ class CompositionalAgent(nn.Module):
 
 
 def _share_out(composed: Tensor, energy: Tensor) -> Tensor:
-    """Bring a pattern to an energy, both [B, D, T]: place by place as far as it is even, frame by frame whatever it is.
+    """Bring a pattern to the energy that was shared out, both [B, D, T]: channels by tendency, frames without fail.
 
-    So no gain of the composer can undo what a weight says of rhythm. Around each frame, not in it: an attack may be
-    sharper than its loudness.
+    So no gain of the composer can undo what a weight says of rhythm. A frame counts with those around it: an attack may
+    be sharper than the loudness of the source that it comes from.
     """
     pattern = composed * energy.sqrt()
     return pattern * energy.mean(1, keepdim=True).sqrt() / local_level(pattern.square().mean(1, keepdim=True))
