@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
 from shards.dataset import Dataset, open_dataset
-from shards.errors import DatasetError
+from shards.errors import DatasetError, MisuseError
+from shards.order import re_paired_targets
 from shards.schema import CodecSpec
 from shards.settings import Settings
 
@@ -46,6 +49,22 @@ def open_training_data(address: str, world_size: int, trained_on: CodecSpec | No
 def rank_batch(dataset: Dataset, batch_size: int, world_size: int) -> int:
     """Batch size a rank: the configured one, or what a small dataset allows with at least one step an epoch."""
     return min(batch_size, dataset.splits["train"].samples // world_size)
+
+
+def targets_of(dataset: Dataset, split: str, shuffle: int | None = None) -> NDArray[np.int64]:
+    """Tell, by number, the sample of a split that gives each input its target: [n].
+
+    It is its own, or with a seed to `shuffle` that of another pair, as in training (`data.shuffle_targets`). Raises
+    `MisuseError` where there is no such split, no pair in it, or no other pair.
+    """
+    shards = dataset.split(split)
+    if shards.samples == 0:
+        raise MisuseError(f"{dataset.address}: the split {split!r} has no pairs; choose another --split")
+    if shuffle is None:
+        return np.arange(shards.samples)
+    if shards.samples < 2:
+        raise MisuseError(f"{dataset.address}: the split {split!r} has one pair; leave --shuffle-targets out")
+    return re_paired_targets(tuple(shard.samples for shard in shards.shards), shuffle)
 
 
 def require_finite(side: str, names: Sequence[str], latents: Tensor) -> None:

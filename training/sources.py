@@ -15,10 +15,10 @@ from torch import Tensor
 from shards.audio import AudioError, Samples, read
 from shards.codec import Codec
 from shards.dataset import Dataset
-from shards.errors import CascadenceError, MisuseError
+from shards.errors import CascadenceError
 from shards.files import sha256_file
-from shards.order import re_paired_targets
 from training.checkpoint import Checkpoint
+from training.data import targets_of
 from training.windows import Cut, cut_windows, plan_windows
 
 Length = Literal["shorter", "longer", "input", "target"]
@@ -70,16 +70,11 @@ def pairs_from_shards(
     """Take the first `count` pairs of a split, or all that there are.
 
     With a seed each input gets the target of another pair of the split, never its own. Raises `DatasetError` for
-    another codec, and `MisuseError` for an unknown split or one that has no other target.
+    another codec, and `MisuseError` for an unknown or empty split, or one that has no other target.
     """
     dataset.require_codec(checkpoint.record.codec, "the checkpoint")
-    there = dataset.split(split).samples
-    if shuffle_seed is not None and there < 2:
-        raise MisuseError(
-            f"--shuffle-targets: the split {split} has one pair, so there is no other target; choose another --split"
-        )
-    goals = range(there) if shuffle_seed is None else re_paired_targets((there,), shuffle_seed).tolist()
-    return (_read_pair(dataset, split, own, goal, checkpoint.record.frames) for own, goal in enumerate(goals[:count]))
+    targets = targets_of(dataset, split, shuffle_seed)[:count].tolist()
+    return (_read_pair(dataset, split, own, goal, checkpoint.record.frames) for own, goal in enumerate(targets))
 
 
 def _read_pair(dataset: Dataset, split: str, own: int, other: int, window: int) -> SourcePair:

@@ -21,7 +21,6 @@ from training.losses.modulation import amplitude_envelope, envelope_correlation,
 from training.metrics import Metrics
 from training.models.blocks import rms
 from training.models.cascade import ModelOutput
-from training.models.compositional_agent import CompositionalOutput
 from training.optim import Parts, clip_gradients, gradient_norms, norms_by_weight, parts_of, step_if_finite
 from training.runtime import Runtime
 from training.schedule import rate_factor
@@ -179,9 +178,8 @@ class Step:
     def _decode(self, output: ModelOutput, source: Tensor, goal: Tensor, start: int, stop: int) -> AudioCrops:
         seconds = (stop - start) / self._codec.spec.frame_rate
         decoded = self._codec.decode_crop(output.latents.float(), start, stop)
-        pattern = None
-        if self._config.losses.needs_pattern and isinstance(output.agent, CompositionalOutput):
-            pattern = self._codec.decode_crop(output.agent.input, start, stop)
+        composed = None if output.agent is None or not self._config.losses.needs_pattern else output.agent.pattern
+        pattern = None if composed is None else self._codec.decode_crop(composed, start, stop)
         with torch.no_grad():
             heard = self._codec.decode_crop(torch.cat([source, goal]), start, stop).chunk(2)
         return AudioCrops(decoded, heard[0], heard[1], segments_for(seconds), pattern)

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from shards.codec import Codec
 from shards.dataset import Dataset
-from shards.errors import MisuseError
-from shards.order import derive, re_paired_targets
-from training.data import require_finite
+from shards.order import derive
+from training.data import require_finite, targets_of
 
 
 @dataclass(frozen=True)
@@ -41,15 +39,8 @@ def choose(dataset: Dataset, split: str, count: int | None = None, shuffle: int 
     With a seed to `shuffle`, each input gets the target of another pair, as in training (`data.shuffle_targets`).
     Raises `MisuseError` where there is no such split, no pair in it, or no other pair.
     """
-    entry = dataset.split(split)
-    there = entry.samples
-    if there == 0:
-        raise MisuseError(f"{dataset.address}: the split {split!r} has no pairs; choose another --split")
-    targets = np.arange(there)
-    if shuffle is not None:
-        if there < 2:
-            raise MisuseError(f"{dataset.address}: the split {split!r} has one pair; leave --shuffle-targets out")
-        targets = re_paired_targets(tuple(shard.samples for shard in entry.shards), shuffle)
+    targets = targets_of(dataset, split, shuffle)
+    there = len(targets)
     wanted = min(count or there, there)
     return [Choice(split, place, int(targets[place])) for place in (n * there // wanted for n in range(wanted))]
 

@@ -74,6 +74,11 @@ class CompositionalOutput:
     replaced: Tensor
     compat: Compat
 
+    @property
+    def pattern(self) -> Tensor:
+        """What was composed, [B, D, T]."""
+        return self.input
+
     def pair(self, place: int) -> CompositionalOutput:
         """What was composed of one pair of the batch."""
         one = slice(place, place + 1)

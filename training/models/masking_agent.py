@@ -75,6 +75,8 @@ class MaskingOutput:
     """What was decided, of which sources: the masks, the masked sources and the sources, all [B, D, T]."""
 
     LOSSES: ClassVar[tuple[str, ...]] = ("mask_regularisation", "balance", "channel_balance", "salience")
+    pattern: ClassVar[None] = None
+    """Masks compose nothing."""
 
     input_mask: Tensor
     target_mask: Tensor
