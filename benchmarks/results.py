@@ -71,7 +71,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, default=Path("runs/results"), help="where data and runs lie")
     parser.add_argument("--docs", type=Path, default=DOCS, help="the folder of results.md")
-    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--runs", nargs="*", choices=[one.name for one in RUNS], help="only these, and no tables")
     return parser.parse_args()
 
