@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean
+from statistics import mean, median
 from typing import Any
 
 import matplotlib as mpl
@@ -62,9 +62,9 @@ class Outcome:
         return float(self.events[-1]["time"] - self.events[0]["time"]) / 60
 
     @property
-    def largest_norm(self) -> float:
-        """The largest gradient norm after the first epoch."""
-        return max(float(event["gradient/norm_max"]) for event in self._steps if event["epoch"] > 0)
+    def norms(self) -> list[float]:
+        """Gradient norms after the first epoch, each the largest one since the line before."""
+        return [float(event["gradient/norm_max"]) for event in self._steps if event["epoch"] > 0]
 
     @property
     def skipped(self) -> int:
@@ -104,12 +104,12 @@ def _main(groups: Mapping[str, Sequence[Outcome]]) -> Iterator[str]:
 
 
 def _trainings(groups: Mapping[str, Sequence[Outcome]]) -> Iterator[str]:
-    yield _row("training", "minutes", "steps skipped", "largest gradient norm after the first epoch")
-    yield _row(*["---"] * 4)
+    yield _row("training", "minutes", "steps skipped", "largest gradient norm after the first epoch", "usual one")
+    yield _row(*["---"] * 5)
     for name, outcomes in groups.items():
         minutes = ", ".join(f"{outcome.minutes:.0f}" for outcome in outcomes)
-        norms = ", ".join(f"{outcome.largest_norm:.1f}" for outcome in outcomes)
-        yield _row(name, minutes, sum(outcome.skipped for outcome in outcomes), norms)
+        largest, usual = (", ".join(f"{of(outcome.norms):.1f}" for outcome in outcomes) for of in (max, median))
+        yield _row(name, minutes, sum(outcome.skipped for outcome in outcomes), largest, usual)
 
 
 def _trade_off(curve: Mapping[str, Outcome]) -> Iterator[str]:

@@ -34,8 +34,8 @@ def test_tables_replace_what_stands_between_their_marks(tmp_path: Path) -> None:
     rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| onsets of the input kept")]
     means = ["**0.65 (0.50 to 0.80)**", "0.30", "0.50", "0.50", "0.50 |"]
     assert rows == [["| onsets of the input kept (F1)", "0.60 or more", *means]]
-    assert "| one | 2, 2 | 0 | 3.0, 4.0 |" in text, "the first epoch warms up"
-    assert "| other | 2 | 2 | 3.0 |" in text
+    assert "| one | 2, 2 | 0 | 3.0, 4.0 | 3.0, 4.0 |" in text, "the first epoch warms up"
+    assert "| other | 2 | 2 | 3.0 | 3.0 |" in text
     assert "| pair 1 | [input](results/1-input.mp3) |" in text
     assert all(len(line.split(" | ")) == 2 + len(groups) + len(BASELINES) for line in _first_table(text))
     assert len(_first_table(text)) == 2 + len(METRICS)
