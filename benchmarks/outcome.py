@@ -8,9 +8,9 @@ from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
-import matplotlib as mpl
 from matplotlib.figure import Figure
 
+from benchmarks.figures import save_svg
 from shards.files import write_bytes
 from training.criteria import CRITERIA, WANTED_COMPONENTS, judge
 from training.evaluation.baselines import BASELINES as ALL_BASELINES
@@ -175,6 +175,4 @@ def draw(path: Path, groups: Mapping[str, Sequence[Outcome]], curve: Mapping[str
         axis.axvline(wanted.high, color="grey", linewidth=0.8)
         axis.set(title=CRITERIA[metric].title, xlabel="envelope correlation, the larger one of both")
     axes[4].legend()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with mpl.rc_context({"svg.hashsalt": path.stem}):  # names inside the file that do not change from run to run
-        figure.savefig(path, metadata={"Date": None})
+    save_svg(figure, path)

@@ -18,6 +18,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from benchmarks.commands import run, synthesized_dataset
+from benchmarks.figures import save_svg
 from training.events import METRICS, Event, read_events
 from training.health import History, examine
 
@@ -91,8 +92,7 @@ def draw(path: Path, runs: Mapping[str, Sequence[Event]]) -> None:
         last.semilogy(*zip(*steps, strict=True), label=preset)
     last.set_title("gradient norm")
     last.legend()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, metadata={"Date": None})
+    save_svg(figure, path)
 
 
 if __name__ == "__main__":
