@@ -17,6 +17,8 @@ import soundfile
 
 from benchmarks.commands import run, synthesized_dataset
 from benchmarks.outcome import Outcome, draw, write_tables
+from shards.settings import load_settings
+from training.config import Config
 from training.events import METRICS, read_events
 
 DOCS = Path("docs")
@@ -60,8 +62,7 @@ def main() -> None:
         "composing": [outcomes[one.name] for one in COMPOSING],
         "seeds' weights": [outcomes[one.name] for one in SEEDS],
     }
-    low, high = (outcomes[one.name] for one in TRADE_OFF)
-    curve = {"[0.25, 0.4]": low, "[0.25, 0.56], `musical`": groups["musical"][0], "[0.25, 0.75]": high}
+    curve = {_envelope_range(folder / one.name): outcomes[one.name] for one in (TRADE_OFF[0], MUSICAL[0], TRADE_OFF[1])}
     sounds = _sounds(folder, dataset, options.docs / "results")
     write_tables(options.docs / "results.md", groups, curve, sounds)
     draw(options.docs / "results" / "outcome.svg", groups, curve)
@@ -102,6 +103,11 @@ def _outcome(run_dir: Path, dataset: Path) -> Outcome:
         run("training", "evaluate", *where, "--out", measured, "--json")
     document: dict[str, Any] = json.loads(measured.read_text(encoding="utf-8"))
     return Outcome(document, [event for event, _ in read_events(run_dir / METRICS)])
+
+
+def _envelope_range(run_dir: Path) -> str:
+    low, high = load_settings(Config, run_dir / "config.yaml").losses.envelope_range
+    return f"[{low}, {high}]"
 
 
 def _sounds(folder: Path, dataset: Path, out: Path) -> list[dict[str, str]]:
