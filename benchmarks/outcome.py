@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.figures import save_svg
@@ -154,25 +156,42 @@ def draw(path: Path, groups: Mapping[str, Sequence[Outcome]], curve: Mapping[str
     figure = Figure(figsize=(9, 10), layout="constrained")
     axes = list(figure.subplots(3, 2).flat)
     for axis, (title, key) in zip(axes, CURVES.items(), strict=False):
-        for place, (name, outcomes) in enumerate(groups.items()):
-            for number, outcome in enumerate(outcomes):
-                points = [(e["epoch"], e[key]) for e in outcome.events if e["event"] == "epoch" and key in e]
-                if points:
-                    axis.plot(*zip(*points, strict=True), color=f"C{place}", label=name if number == 0 else None)
+        _draw_epochs(axis, groups, key)
         axis.set(title=title, xlabel="epoch")
     for axis in (axes[0], axes[3]):  # the agents have not all curves in one
         if axis.lines:
             axis.legend()
+    for axis, metric in zip(axes[4:], ("onset_f1", "chroma_similarity_target"), strict=True):
+        _draw_likeness(axis, groups, curve, metric)
+        axis.set(title=CRITERIA[metric].title, xlabel="envelope correlation, the larger one of both")
+    axes[5].legend(loc="lower left", ncols=2, fontsize="small")
+    save_svg(figure, path)
+
+
+def _draw_epochs(axis: Axes, groups: Mapping[str, Sequence[Outcome]], key: str) -> None:
+    for place, (name, outcomes) in enumerate(groups.items()):
+        for number, outcome in enumerate(outcomes):
+            points = [(e["epoch"], e[key]) for e in outcome.events if e["event"] == "epoch" and key in e]
+            if points:
+                axis.plot(*zip(*points, strict=True), color=f"C{place}", label=name if number == 0 else None)
+
+
+def _draw_likeness(
+    axis: Axes, groups: Mapping[str, Sequence[Outcome]], curve: Mapping[str, Outcome], metric: str
+) -> None:
+    """Place every run and baseline by how much it copies loudness, and join the runs of the trade-off."""
+
+    def place_of(outcome: Outcome, column: str | None = None) -> tuple[float, float]:
+        value = outcome.value(metric, column)
+        return _likeness(outcome, column), math.nan if value is None else value
+
+    axis.plot(*zip(*sorted(map(place_of, curve.values())), strict=True), "o-", color="C0")
+    for number, (name, outcomes) in enumerate(groups.items()):
+        axis.plot(*zip(*map(place_of, outcomes), strict=True), "o", color=f"C{number}", label=name)
+    reference = next(iter(groups.values()))[0]
+    for number, (column, title) in enumerate(BASELINES.items(), len(groups)):
+        axis.plot(*place_of(reference, column), "x", color=f"C{number}", label=title)
     wanted = CRITERIA["envelope_correlation_input"].range
     assert wanted is not None
     assert wanted.high is not None
-    runs = sorted([*curve.values(), *groups["musical"][1:]], key=_likeness)
-    for axis, metric in zip(axes[4:], ("onset_f1", "chroma_similarity_target"), strict=True):
-        axis.plot(list(map(_likeness, runs)), [outcome.value(metric) for outcome in runs], "o-", label="musical")
-        for column, title in BASELINES.items():
-            one = groups["musical"][0]
-            axis.plot([_likeness(one, column)], [one.value(metric, column)], "x", label=title)
-        axis.axvline(wanted.high, color="grey", linewidth=0.8)
-        axis.set(title=CRITERIA[metric].title, xlabel="envelope correlation, the larger one of both")
-    axes[4].legend()
-    save_svg(figure, path)
+    axis.axvline(wanted.high, color="grey", linewidth=0.8)
