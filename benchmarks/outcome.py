@@ -182,7 +182,7 @@ def _draw_likeness(
     """Place every run and baseline by how much it copies loudness, and join the runs of the trade-off."""
 
     def place_of(outcome: Outcome, column: str | None = None) -> tuple[float, float]:
-        value = outcome.value(metric, column)
+        value = outcome.value(metric, column)  # None where a library of music is missing
         return _likeness(outcome, column), math.nan if value is None else value
 
     axis.plot(*zip(*sorted(map(place_of, curve.values())), strict=True), "o-", color="C0")
